@@ -1,0 +1,158 @@
+"""Intervals against their defining equations, scipy and brute force."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest, norm
+
+from uwmlib.errors import UwmError
+from uwmlib.metrics import bootstrap, mcnemar_exact, paired_difference, tango, wilson
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 40), (40, 40), (5, 10), (60, 5000), (3655, 5000)])
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.99])
+def test_wilson_equals_scipy(k, n, level):
+    expected = binomtest(k, n).proportion_ci(level, method="wilson")
+    assert wilson(k, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@given(n=st.integers(1, 10**6), share=st.floats(0, 1))
+def test_wilson_limits_are_the_rates_just_not_rejected(n, share):
+    k = round(share * n)
+    lo, hi = wilson(k, n)
+    assert 0 <= lo <= k / n <= hi <= 1
+    for limit in {lo, hi} - {0.0, 1.0}:
+        assert abs(k / n - limit) == pytest.approx(1.959964 * math.sqrt(limit * (1 - limit) / n), rel=1e-5)
+
+
+def test_wilson_ends_are_exact():
+    assert wilson(0, 7)[0] == 0.0
+    assert wilson(7, 7)[1] == 1.0
+    z = norm.ppf(0.975)
+    assert wilson(0, 7)[1] == pytest.approx(z * z / (7 + z * z))
+
+
+@given(n01=st.integers(0, 300), n10=st.integers(0, 300))
+def test_mcnemar_equals_the_binomial_test(n01, n10):
+    expected = binomtest(n01, n01 + n10).pvalue if n01 + n10 else 1.0
+    assert mcnemar_exact(n01, n10) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
+def test_mcnemar_by_hand():
+    # 1 against 5: (1 + 6) of 64 splits on one side, doubled.
+    assert mcnemar_exact(1, 5) == mcnemar_exact(5, 1) == 14 / 64
+    assert mcnemar_exact(3, 3) == 1.0
+    assert mcnemar_exact(0, 0) == 1.0
+    assert 0 <= mcnemar_exact(100, 5000) < 1e-300  # whole numbers, so nothing overflows
+
+
+def score_statistic(n01, n10, n, difference):
+    """Tango's statistic with the restricted maximum of the likelihood found numerically."""
+
+    def negative_log_likelihood(q):
+        rates = (q + difference, q, 1 - 2 * q - difference)
+        counts = (n01, n10, n - n01 - n10)
+        return -sum(count * math.log(rate) for count, rate in zip(counts, rates, strict=True) if count)
+
+    bounds = (max(0.0, -difference) + 1e-12, (1 - difference) / 2 - 1e-12)
+    q = minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
+    return (n01 - n10 - n * difference) / math.sqrt(n * (2 * q + difference * (1 - difference)))
+
+
+@pytest.mark.parametrize(
+    ("n01", "n10", "n"),
+    [(12, 2, 50), (2, 12, 50), (5, 5, 20), (1, 0, 30), (0, 4, 9), (7, 3, 10), (325, 140, 5000)],
+)
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_tango_limits_score_exactly_z(n01, n10, n, level):
+    lo, hi = tango(n01, n10, n, level)
+    z = norm.ppf((1 + level) / 2)
+    assert score_statistic(n01, n10, n, lo) == pytest.approx(z, abs=1e-4)
+    assert score_statistic(n01, n10, n, hi) == pytest.approx(-z, abs=1e-4)
+    assert -1 <= lo < (n01 - n10) / n < hi <= 1
+
+
+@settings(max_examples=200)
+@given(counts=st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60)))
+def test_tango_agrees_with_mcnemars_test_about_zero_and_is_antisymmetric(counts):
+    n01, n10, agreeing = counts
+    n = max(1, sum(counts))
+    z = norm.ppf(0.975)
+    lo, hi = tango(n01, n10, n)
+    assert (lo < 0 < hi) == ((n01 - n10) ** 2 < z * z * (n01 + n10) or n01 + n10 == 0)
+    assert tango(n10, n01, n) == pytest.approx((-hi, -lo), abs=1e-12)
+
+
+def test_tango_without_and_with_only_disagreement():
+    z = norm.ppf(0.975)
+    assert tango(0, 0, 100) == pytest.approx((-z * z / (100 + z * z), z * z / (100 + z * z)))
+    lo, hi = tango(20, 0, 20)
+    assert hi == 1.0
+    assert lo == pytest.approx((20 - z * z) / (20 + z * z))
+
+
+def test_paired_difference_is_after_minus_before():
+    before = torch.tensor([True, False, False, False, True, True, False, True])
+    after = torch.tensor([True, True, True, True, False, True, False, True])
+    change = paired_difference(before, after, level=0.9)
+    assert (change.gained, change.lost, change.n) == (3, 1, 8)
+    assert change.difference == pytest.approx(25.0)
+    assert change.p_value == pytest.approx(10 / 16)  # 1 + 4 of 16 splits, doubled
+    lo, hi = tango(3, 1, 8, 0.9)
+    assert (change.lo, change.hi) == pytest.approx((100 * lo, 100 * hi))
+
+
+def test_bootstrap_of_two_values_has_the_known_distribution():
+    # The mean of a resample of (0, 1) is 0, 1/2, 1 with probabilities 1/4, 1/2, 1/4.
+    values, generator = torch.tensor([0.0, 1.0]), torch.Generator().manual_seed(0)
+    narrow = bootstrap(values, torch.mean, n_resamples=4000, level=0.4, generator=generator)
+    wide = bootstrap(values, torch.mean, n_resamples=4000, level=0.6, generator=generator)
+    assert (float(narrow.lo), float(narrow.hi)) == (0.5, 0.5)
+    assert (float(wide.lo), float(wide.hi)) == (0.0, 1.0)
+    assert float(wide.se) == pytest.approx(math.sqrt(1 / 8), rel=0.04)
+    assert float(wide.estimate) == 0.5
+
+
+def test_bootstrap_keeps_rows_together_and_repeats_with_its_generator():
+    values = torch.randn(300, generator=torch.Generator().manual_seed(0))
+    rows = torch.stack([values, values, torch.randn(300, generator=torch.Generator().manual_seed(1))], dim=1)
+
+    def gaps(sample):
+        return torch.stack([(sample[:, 0] - sample[:, 1]).mean(), sample[:, 2].mean()])
+
+    first = bootstrap(rows, gaps, n_resamples=1500, generator=torch.Generator().manual_seed(5))
+    again = bootstrap(rows, gaps, n_resamples=1500, generator=torch.Generator().manual_seed(5))
+    assert first.se.tolist() == again.se.tolist()
+    assert first.se[0] == first.lo[0] == first.hi[0] == 0
+    expected = float(rows[:, 2].std() / math.sqrt(300))
+    assert float(first.se[1]) == pytest.approx(expected, rel=0.08)
+    mean = float(rows[:, 2].mean())
+    assert float(first.lo[1]) == pytest.approx(mean - 1.96 * expected, abs=0.25 * expected)
+    assert float(first.hi[1]) == pytest.approx(mean + 1.96 * expected, abs=0.25 * expected)
+
+
+def test_bad_input_is_refused():
+    yes, generator = torch.tensor([True]), torch.Generator()
+    for ask, message in (
+        (lambda: wilson(3, 2), "3 of 2 is not a rate"),
+        (lambda: wilson(-1, 2), "-1 of 2"),
+        (lambda: wilson(0, 0), "0 of 0"),
+        (lambda: wilson(1, 2, 95), "level must lie"),
+        (lambda: wilson(1, 2, 0.0), "level must lie"),
+        (lambda: mcnemar_exact(-1, 4), "cannot be negative"),
+        (lambda: tango(4, -1, 9), "cannot be negative"),
+        (lambda: tango(6, 5, 10), "11 of 10"),
+        (lambda: paired_difference(yes, torch.tensor([True, False])), "1 and 2 tuples"),
+        (lambda: paired_difference(yes, torch.tensor([1])), "boolean"),
+        (lambda: bootstrap(torch.empty(0), torch.mean, generator=generator), "0 rows"),
+        (lambda: bootstrap(torch.ones(3), torch.mean, n_resamples=1, generator=generator), "and 1"),
+        (lambda: bootstrap(torch.ones(3), torch.mean, level=1.0, generator=generator), "level must lie"),
+    ):
+        with pytest.raises(UwmError, match=message):
+            ask()

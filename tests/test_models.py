@@ -1,0 +1,503 @@
+"""Loading, tokens, pixels and embeddings of every kind of model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from architectures import (
+    ARCHITECTURES,
+    HALF,
+    SMALL_TEXT,
+    SMALL_VISION,
+    TEXTS,
+    encode,
+    images_for,
+    small_hf_model,
+    small_hf_processor,
+    small_open_clip,
+)
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from uwmlib.errors import UwmError
+from uwmlib.models import load_model, open_clip_backend, transformers_backend
+from uwmlib.models.tokens import not_padding, not_padding_and_class, up_to_end_of_text
+
+
+@pytest.fixture(scope="module")
+def small_config(tmp_path_factory) -> str:
+    """Register a small architecture with open_clip, as its users do, and return its name."""
+    import open_clip
+
+    folder = tmp_path_factory.mktemp("configs")
+    config = {"embed_dim": 40, "vision_cfg": SMALL_VISION, "text_cfg": SMALL_TEXT | {"vocab_size": 49408}}
+    (folder / "uwm-small.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+    return "uwm-small"
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Make hub lookups fail at once instead of after many retries."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+def save_hf_folder(folder, family: str) -> None:
+    """A complete local folder: model, tokenizer and image processor."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    small_hf_model(family).save_pretrained(folder)
+    small_hf_processor(family).save_pretrained(folder)
+    words = sorted({word for text in TEXTS for word in text.split()})
+    vocabulary = {word: 10 + i for i, word in enumerate(words)} | {"<start>": 2, "<end>": 1, "<unk>": 3}
+    end = "<end>"
+    if family == "clip":
+        vocabulary |= {"<start>": 298, "<end>": 299}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    start = ["<start>"] if family == "clip" else []
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=" ".join([*start, "$A", end]), special_tokens=[(token, vocabulary[token]) for token in [*start, end]]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=end, eos_token=end, unk_token="<unk>").save_pretrained(
+        folder
+    )
+
+
+# Embeddings
+
+
+@pytest.mark.parametrize("name", ["small", "coca_ViT-B-32", "ViT-B-16-SigLIP", "hf-clip", "hf-siglip"])
+def test_embeddings_are_the_models_own_at_unit_length(name):
+    vlm = ARCHITECTURES[name]()
+    pixels, tokens = vlm.preprocess(images_for(vlm)), vlm.tokenize(TEXTS)
+    with torch.inference_mode():
+        if vlm.backend == "open_clip":
+            own = {"vision": vlm.model.encode_image(pixels, normalize=True)}
+            own["text"] = vlm.model.encode_text(tokens, normalize=True)
+        else:
+            output = vlm.model(input_ids=tokens, pixel_values=pixels)
+            own = {"vision": output.image_embeds, "text": output.text_embeds}
+    for encoder, expected in own.items():
+        got = encode(vlm, encoder)
+        torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(got.norm(dim=-1), torch.ones(2))
+
+
+def test_features_may_also_come_as_a_tensor():
+    """transformers before version 5 returns the projected features themselves."""
+    vlm = ARCHITECTURES["hf-clip"]()
+    model = small_hf_model("clip")
+    model.load_state_dict(vlm.model.state_dict())
+    for name in ("get_image_features", "get_text_features"):
+        setattr(model, name, lambda own=getattr(model, name), **inputs: own(**inputs).pooler_output)
+    old = transformers_backend.wrap(
+        model, name="old", tokenizer=vlm.tokenize, image_processor=small_hf_processor("clip")
+    )
+    for encoder in ("text", "vision"):
+        assert torch.equal(encode(old, encoder), encode(vlm, encoder))
+
+
+def test_the_wrapper_leaves_requires_grad_alone_and_evaluates():
+    vlm = small_open_clip()
+    vlm.model.visual.proj.requires_grad_(False)
+    vlm.model.train()
+    wrapped = open_clip_backend.wrap(
+        vlm.model, name="x", tokenizer=vlm.tokenize, image_size=32, mean=HALF, std=HALF
+    )
+    assert not wrapped.model.training
+    frozen = [name for name, parameter in wrapped.model.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["visual.proj"]
+    assert wrapped.encode_text(wrapped.tokenize(TEXTS)).requires_grad
+
+
+def test_device_and_dtype_follow_the_parameters():
+    vlm = small_open_clip()
+    assert (vlm.device, vlm.dtype) == (torch.device("cpu"), torch.float32)
+    full = encode(vlm, "vision")
+    vlm.model.to(torch.bfloat16)
+    assert vlm.dtype == torch.bfloat16
+    sites = vlm.sites(text=["value", "out"], vision=["value", "out"])
+    seen = []
+    with vlm.capture(sites, lambda site, z: seen.append(z.dtype)):
+        half = encode(vlm, "vision")
+        assert encode(vlm, "text").dtype == torch.bfloat16
+    assert set(seen) == {torch.bfloat16}
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), full, atol=0.02, rtol=0)
+
+
+def test_weights_hash_covers_every_parameter_and_nothing_else():
+    vlm = small_open_clip()
+    first = vlm.weights_hash()
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vlm.model.state_dict().items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.numpy().tobytes())
+    assert first == digest.hexdigest() == small_open_clip().weights_hash()
+    assert small_open_clip(seed=1).weights_hash() != first
+    for parameter in (vlm.model.logit_scale, vlm.model.visual.ln_post.bias):
+        with torch.no_grad():
+            parameter.add_(1)
+        assert vlm.weights_hash() != first
+        with torch.no_grad():
+            parameter.sub_(1)
+    vlm.model.attn_mask.zero_()  # a buffer that is built, not stored
+    assert vlm.weights_hash() == first
+
+
+# Tokens
+
+
+def test_clip_mask_ends_with_the_first_end_token():
+    ids = torch.tensor([[9, 3, 4, 99, 0, 0], [9, 3, 4, 99, 99, 99], [9, 99, 0, 0, 0, 0], [9, 3, 4, 5, 6, 99]])
+    expected = torch.tensor(
+        [[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]], dtype=torch.bool
+    )
+    assert torch.equal(up_to_end_of_text(ids), expected)
+    # With an end id that is not the largest one, larger ids are text.
+    ids = torch.tensor([[9, 88, 7, 0, 7], [9, 88, 5, 5, 5]])
+    expected = torch.tensor([[1, 1, 1, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
+    assert torch.equal(up_to_end_of_text(ids, end_id=7), expected)
+
+
+def test_siglip_mask_leaves_out_the_end_token_which_is_its_padding():
+    ids = torch.tensor([[262, 266, 1, 1], [262, 266, 1304, 1]])
+    expected = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]], dtype=torch.bool)
+    assert torch.equal(not_padding(ids, pad_id=1), expected)
+
+
+def test_coca_mask_has_one_always_valid_entry():
+    ids = torch.tensor([[9, 3, 99, 0]])
+    front = not_padding_and_class(ids, pad_id=0, class_last=False)
+    assert torch.equal(front, torch.tensor([[True, True, True, True, False]]))
+    last = not_padding_and_class(ids, pad_id=0, class_last=True)
+    assert torch.equal(last, torch.tensor([[True, True, True, False, True]]))
+
+
+@pytest.mark.parametrize("correct", [False, True])
+def test_coca_mask_is_the_models_own_attention_mask(correct, monkeypatch):
+    vlm = ARCHITECTURES["coca_ViT-B-32"]()
+    monkeypatch.setattr(vlm.model.text, "correct_cls_mask", correct)
+    vlm = open_clip_backend.wrap(
+        vlm.model, name="coca", tokenizer=vlm.tokenize, image_size=96, mean=HALF, std=HALF
+    )
+    tokens = vlm.tokenize(TEXTS)
+    own = vlm.model.text._build_additive_mask(tokens, tokens.shape[1] + 1, torch.float32)
+    own = own.view(2, -1, *own.shape[1:])[:, 0, 0] == 0  # [B * heads, T, T] -> [B, T]
+    assert torch.equal(vlm.token_mask(tokens), own)
+
+
+def test_real_tokenizer_and_mask_of_clip():
+    vlm = ARCHITECTURES["ViT-L-14"]()
+    tokens = vlm.tokenize(["a cat", ""])
+    assert tokens.shape == (2, 77) and tokens.dtype == torch.long
+    assert tokens[0, :5].tolist() == [49406, 320, 2368, 49407, 0]
+    assert vlm.token_mask(tokens).sum(dim=1).tolist() == [4, 2]
+    assert vlm.token_mask(tokens)[0, :4].all()
+
+
+def test_masks_of_the_wrapped_families():
+    lengths = {"ViT-B-16-SigLIP": [5, 8], "coca_ViT-B-32": [8, 11], "hf-clip": [7, 10], "hf-siglip": [5, 8]}
+    for name, expected in lengths.items():
+        vlm = ARCHITECTURES[name]()
+        assert vlm.token_mask(vlm.tokenize(TEXTS)).sum(dim=1).tolist() == expected, name
+
+
+def test_clip_that_pools_a_given_end_token_follows_it():
+    vlm = small_open_clip(text={"pool_type": "eos", "eos_id": 7})
+    tokens = torch.tensor([[1, 250, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0]])
+    assert vlm.token_mask(tokens).sum() == 3
+
+
+def test_transformers_clip_with_the_legacy_end_id_takes_the_largest():
+    model = small_hf_model("clip")
+    model.config.text_config.eos_token_id = 2
+    processor = small_hf_processor("clip")
+    vlm = transformers_backend.wrap(model, name="old", tokenizer=lambda texts: None, image_processor=processor)
+    assert vlm.token_mask(torch.tensor([[1, 2, 40, 299, 299]])).sum() == 4
+    model.config.text_config.eos_token_id = 40
+    vlm = transformers_backend.wrap(model, name="new", tokenizer=lambda texts: None, image_processor=processor)
+    assert vlm.token_mask(torch.tensor([[1, 2, 40, 299, 299]])).sum() == 3
+
+
+def test_siglip_padding_is_that_of_the_tokenizer():
+    class Wrapped:
+        """The shape of open_clip's HFTokenizer around a tokenizer whose padding id is 0 (SigLIP 2)."""
+
+        class tokenizer:
+            pad_token_id = 0
+
+        def __call__(self, texts):
+            return torch.tensor([[5, 1, 0, 0]])
+
+    model = ARCHITECTURES["ViT-B-16-SigLIP"]().model
+    vlm = open_clip_backend.wrap(model, name="v2", tokenizer=Wrapped(), image_size=224, mean=HALF, std=HALF)
+    assert vlm.token_mask(vlm.tokenize(["x"])).tolist() == [[True, True, False, False]]
+
+
+def test_caption_without_text_is_named():
+    vlm = ARCHITECTURES["hf-siglip"]()
+    with pytest.raises(UwmError, match="Caption 1 "):
+        vlm.token_mask(vlm.tokenize(["a cat", "", "a dog"]))
+
+
+@pytest.mark.parametrize("texts", ["a cat", [], ["a cat", None], ("a cat", 3), None])
+def test_bad_texts(texts):
+    with pytest.raises(UwmError, match="string"):
+        ARCHITECTURES["small"]().tokenize(texts)
+
+
+@pytest.mark.parametrize("tokens", [torch.zeros(3).long(), torch.zeros(2, 12), [[1, 2]]])
+def test_bad_tokens(tokens):
+    vlm = ARCHITECTURES["small"]()
+    with pytest.raises(UwmError, match="LongTensor"):
+        vlm.encode_text(tokens)
+    with pytest.raises(UwmError, match="LongTensor"):
+        vlm.token_mask(tokens)
+
+
+def test_text_encoders_of_other_families_are_refused():
+    with pytest.raises(UwmError, match="'first'"):
+        small_open_clip(text={"pool_type": "first"})
+
+
+# Pixels
+
+
+def pictures() -> list[Image.Image]:
+    noise = np.random.default_rng(1).integers(0, 256, (70, 50, 3), dtype=np.uint8)
+    wide = Image.fromarray(noise).resize((90, 41))
+    return [Image.fromarray(noise), wide, wide.convert("L"), wide.convert("RGBA")]
+
+
+@pytest.mark.parametrize("name", ["small", "hf-clip", "hf-siglip"])
+def test_arrays_of_the_right_size_skip_the_pipeline_without_a_difference(name):
+    vlm = ARCHITECTURES[name]()
+    images = images_for(vlm, 3)
+    fast = vlm.preprocess(images)
+    assert fast.shape == (3, 3, 32, 32) and fast.dtype == torch.float32
+    slow = vlm.preprocess([Image.fromarray(image) for image in images])
+    torch.testing.assert_close(fast, slow, atol=1e-6, rtol=1e-6)
+    mean, std = np.array(vlm.pixels.mean), np.array(vlm.pixels.std)
+    by_hand = ((images / 255 - mean) / std).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(fast.numpy(), by_hand, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_other_pictures_take_the_image_processor(family):
+    vlm, processor = ARCHITECTURES[f"hf-{family}"](), small_hf_processor(family)
+    expected = processor(images=[image.convert("RGB") for image in pictures()], return_tensors="pt").pixel_values
+    assert torch.equal(vlm.preprocess(pictures()), expected)
+    large = np.stack([np.asarray(image.convert("RGB").resize((64, 48))) for image in pictures()])
+    expected = processor(images=list(large), return_tensors="pt").pixel_values
+    assert torch.equal(vlm.preprocess(large), expected)
+
+
+def test_other_pictures_take_open_clips_pipeline(small_config):
+    import open_clip
+
+    vlm = load_model(f"open_clip:{small_config}", weights="random")
+    _, _, transform = open_clip.create_model_and_transforms(small_config)
+    expected = torch.stack([transform(image.convert("RGB")) for image in pictures()])
+    assert torch.equal(vlm.preprocess(pictures()), expected)
+
+
+def test_pixels_of_random_weights_are_those_of_the_architectures_tags():
+    """SigLIP squashes the image and normalises by one half; open_clip's default would be OpenAI's numbers."""
+    vlm = ARCHITECTURES["ViT-B-16-SigLIP"]()
+    assert (vlm.pixels.mean, vlm.pixels.std) == (HALF, HALF)
+    bar = np.zeros((40, 160, 3), dtype=np.uint8)
+    bar[:, :20] = 255  # cut off by a centre crop, kept by squashing
+    assert vlm.preprocess([Image.fromarray(bar)]).max() > 0.9
+    clip = ARCHITECTURES["ViT-B-32"]()
+    assert clip.pixels.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 32, 32, 3), dtype=np.float32),
+        np.zeros((2, 3, 32, 32), dtype=np.uint8),
+        np.zeros((32, 32, 3), dtype=np.uint8),
+        np.zeros((0, 32, 32, 3), dtype=np.uint8),
+        [],
+        Image.new("RGB", (32, 32)),
+        [np.zeros((32, 32, 3), dtype=np.uint8)],
+        torch.zeros(2, 3, 32, 32),
+    ],
+)
+def test_bad_images(images):
+    with pytest.raises(UwmError, match="[Ii]mage"):
+        ARCHITECTURES["small"]().preprocess(images)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (2, 3, 32, 31), (2, 1, 32, 32)])
+def test_bad_pixels(shape):
+    vlm = ARCHITECTURES["small"]()
+    with pytest.raises(UwmError, match=r"\[B, 3, 32, 32\]"):
+        vlm.encode_image(torch.zeros(shape))
+    with pytest.raises(UwmError, match="uint8"):
+        vlm.encode_image(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+
+
+# Loading
+
+
+def test_open_clip_weights_from_a_safetensors_file(small_config, tmp_path):
+    torch.manual_seed(1)
+    first = load_model(f"open_clip:{small_config}", weights="random")
+    save_file(first.model.state_dict(), tmp_path / "weights.safetensors")
+    second = load_model(f"open_clip:{small_config}", weights=tmp_path / "weights.safetensors")
+    assert second.weights_hash() == first.weights_hash()
+    assert torch.equal(encode(second, "text"), encode(first, "text"))
+    assert second.name == f"open_clip:{small_config}"
+    third = load_model(f"open_clip:{small_config}", weights="random", dtype=torch.float64)
+    assert third.dtype == torch.float64
+    assert third.weights_hash() != first.weights_hash()
+
+
+def spoil(path, how: str) -> str:
+    """Write a broken variant of a weights file and return what the error must name."""
+    tensors = load_file(path)
+    if how == "missing":
+        del tensors["visual.proj"]
+        named = r"visual\.proj \(absent in the file"
+    elif how == "extra":
+        tensors["another"] = torch.zeros(2)
+        named = r"another \(\[2\] in the file, absent in the model\)"
+    else:
+        tensors["positional_embedding"] = torch.zeros(6, 48)
+        named = r"positional_embedding \(\[6, 48\] in the file, \[12, 48\] in the model\)"
+    save_file(tensors, path)
+    return named
+
+
+@pytest.mark.parametrize("how", ["missing", "extra", "shape"])
+def test_weights_that_do_not_fit_are_refused(small_config, tmp_path, how):
+    path = tmp_path / "weights.safetensors"
+    save_file(load_model(f"open_clip:{small_config}", weights="random").model.state_dict(), path)
+    named = spoil(path, how)
+    with pytest.raises(UwmError, match=named):
+        load_model(f"open_clip:{small_config}", weights=path)
+
+
+def test_weights_files_that_cannot_be_read(small_config, tmp_path):
+    name = f"open_clip:{small_config}"
+    with pytest.raises(UwmError, match="no weights file"):
+        load_model(name, weights=tmp_path / "absent.safetensors")
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    with pytest.raises(UwmError, match="not a whole safetensors file"):
+        load_model(name, weights=damaged)
+    pickled = tmp_path / "model.pt"
+    torch.save({}, pickled)
+    with pytest.raises(UwmError, match="pickle"):
+        load_model(name, weights=pickled)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_transformers_folder(family, tmp_path):
+    save_hf_folder(tmp_path, family)
+    vlm = load_model(f"hf:{tmp_path}")
+    twin = transformers_backend.wrap(
+        small_hf_model(family), name="x", tokenizer=vlm.tokenize, image_processor=small_hf_processor(family)
+    )
+    assert vlm.weights_hash() == twin.weights_hash()
+    for encoder in ("text", "vision"):
+        torch.testing.assert_close(encode(vlm, encoder), encode(twin, encoder))
+    tokens = vlm.tokenize([TEXTS[0], " ".join(TEXTS * 4)])
+    assert tokens.shape == (2, 12)
+    specials = 2 if family == "clip" else 0
+    assert vlm.token_mask(tokens).sum(dim=1).tolist() == [5 + specials, 12 if family == "clip" else 11]
+    assert load_model(f"hf:{tmp_path}", weights="random").weights_hash() != vlm.weights_hash()
+
+
+def test_transformers_weights_from_elsewhere(tmp_path):
+    """Safe-CLIP's way: tokenizer and processor from one folder, weights from another, or from one file."""
+    save_hf_folder(tmp_path / "base", "clip")
+    model = small_hf_model("clip")
+    with torch.no_grad():
+        model.text_projection.weight.zero_()
+    model.save_pretrained(tmp_path / "safe")
+    for weights in (tmp_path / "safe", tmp_path / "safe" / "model.safetensors"):
+        vlm = load_model(f"hf:{tmp_path / 'base'}", weights=weights)
+        assert not vlm.model.text_projection.weight.any()
+        assert vlm.model.visual_projection.weight.any()
+
+
+def test_transformers_folder_without_some_weights_is_refused(tmp_path):
+    save_hf_folder(tmp_path, "clip")
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["visual_projection.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(UwmError, match=r"lacks visual_projection\.weight"):
+        load_model(f"hf:{tmp_path}")
+
+
+def test_transformers_weights_must_be_safetensors(tmp_path, offline):
+    save_hf_folder(tmp_path, "clip")
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UwmError, match="could not be loaded"):
+        load_model(f"hf:{tmp_path}")
+
+
+def test_transformers_models_of_another_type_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(UwmError, match="'bert', not clip or siglip"):
+        load_model(f"hf:{tmp_path}")
+    from transformers import BertConfig, BertModel
+
+    bert = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
+    with pytest.raises(UwmError, match="'bert'"):
+        transformers_backend.wrap(bert, name="bert", tokenizer=None, image_processor=None)
+
+
+def test_unknown_names_point_to_the_nearest(offline):
+    cases = {
+        ("ViT-L-14", None): "'mini-', 'open_clip:' or 'hf:'",
+        ("open_clip:ViT-L-41", "random"): "ViT-L-14",
+        ("open_clip:ViT-B-32", "opena"): "nearest names are openai",
+        ("open_clip:ViT-B-32", None): r"\(openai, .*random",
+        ("hf:openai/clip-vit-large-patch41", None): "nearest names are openai/clip-vit-large-patch14",
+    }
+    for (name, weights), message in cases.items():
+        with pytest.raises(UwmError, match=message) as raised:
+            load_model(name, weights=weights)
+        assert name in str(raised.value) or name.partition(":")[2] in str(raised.value)
+
+
+def test_a_download_that_fails_is_one_sentence(offline):
+    with pytest.raises(UwmError, match="open_clip:ViT-B-16-SigLIP could not be loaded") as raised:
+        load_model("open_clip:ViT-B-16-SigLIP", weights="random")
+    assert "\n" not in str(raised.value)
+
+
+def test_unknown_mini_model_points_to_the_nearest():
+    with pytest.raises(UwmError, match="no mini model 'mini-ViT-L-41': the nearest names are mini-ViT-L-14"):
+        load_model("mini-ViT-L-41")
+    with pytest.raises(UwmError, match="its own weights"):
+        load_model("mini-ViT-L-14", weights="random")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "abacus"}, "device 'abacus'"),
+        ({"device": "meta:x"}, "device"),
+        ({"dtype": torch.int8}, "torch.int8"),
+        ({"dtype": "float32"}, "number type"),
+    ],
+)
+def test_bad_device_and_dtype(options, message):
+    with pytest.raises(UwmError, match=message):
+        load_model("open_clip:ViT-B-32", weights="random", **options)

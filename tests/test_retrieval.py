@@ -1,0 +1,137 @@
+"""Ranks against exact brute force, ties included, and against the bounds that tie them to SafeGround."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from embedding_sets import NAMES, random_embeddings, sign_embeddings
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uwmlib.errors import UwmError
+from uwmlib.metrics import DIRECTIONS, retrieval, safeground, wilson
+
+GALLERIES = {  # query, own partner's set, what else is in the gallery
+    "ts_vs": ("safe_text", "safe_image", None),
+    "vs_ts": ("safe_image", "safe_text", None),
+    "tu_vus": ("unsafe_text", "safe_image", "unsafe_image"),
+    "vu_tus": ("unsafe_image", "safe_text", "unsafe_text"),
+}
+
+
+def brute_force_ranks(similarity, n):
+    """Better + other tied + 1, in plain Python; similarity(a, i, b, j): row i of set a and row j of set b."""
+    ranks = {}
+    for direction, (query, partner, rest) in GALLERIES.items():
+        ranks[direction] = []
+        for i in range(n):
+            own = similarity(query, i, partner, i)
+            others = [similarity(query, i, partner, j) for j in range(n) if j != i]
+            if rest:
+                others += [similarity(query, i, rest, j) for j in range(n)]
+            better, tied = sum(each > own for each in others), sum(each == own for each in others)
+            ranks[direction].append(better + tied + 1)
+    return ranks
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(1, 14), d=st.integers(1, 9), chunk=st.integers(1, 16), seed=st.integers(0, 10**6))
+def test_ranks_equal_exact_integer_ranks_with_many_ties(n, d, chunk, seed):
+    signs, embeddings = sign_embeddings(n, d, seed)
+    lists = {name: rows.tolist() for name, rows in signs.items()}
+
+    def dot(a, i, b, j):
+        return sum(x * y for x, y in zip(lists[a][i], lists[b][j], strict=True))
+
+    found = retrieval(**embeddings, chunk=chunk)
+    for direction, ranks in brute_force_ranks(dot, n).items():
+        assert found.ranks[direction].tolist() == ranks
+
+
+@pytest.mark.parametrize("chunk", [64, 100, 1024])
+def test_duplicates_tie_exactly_wherever_they_stand(chunk):
+    # 131 tuples drawn from 17 different rows per set: each pair of different rows has one similarity, read
+    # from a table, so that the brute force sees exact ties where the product may have rounded twice.
+    n, d, kinds = 131, 53, 17
+    distinct = random_embeddings(kinds, d)
+    generator = torch.Generator().manual_seed(3)
+    kind = {name: torch.randint(0, kinds, (n,), generator=generator) for name in NAMES}
+    unit = {name: torch.nn.functional.normalize(rows.double(), dim=1) for name, rows in distinct.items()}
+    table = {(a, b): (unit[a] @ unit[b].T).tolist() for a in NAMES for b in NAMES}
+    kinds_of = {name: each.tolist() for name, each in kind.items()}
+
+    def similarity(a, i, b, j):
+        return table[a, b][kinds_of[a][i]][kinds_of[b][j]]
+
+    found = retrieval(**{name: distinct[name][kind[name]] for name in NAMES}, chunk=chunk)
+    for direction, ranks in brute_force_ranks(similarity, n).items():
+        assert found.ranks[direction].tolist() == ranks
+
+
+def test_hand_worked_unsafe_query():
+    # The unsafe text (1, 0) has these cosines: safe images .8 (own) and .6, unsafe images 1 (own) and 0.
+    found = retrieval(
+        safe_text=torch.tensor([[0.8, 0.6], [0.6, 0.8]]),
+        unsafe_text=torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+        safe_image=torch.tensor([[0.8, 0.6], [0.6, 0.8]]),
+        unsafe_image=torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+    )
+    assert found.ranks["tu_vus"].tolist() == [2, 2]
+    assert found.ranks["ts_vs"].tolist() == [1, 1]
+    assert found.recall("tu_vus", 1) == 0.0
+    assert found.recall("tu_vus", 2) == 100.0
+
+
+def test_the_result_does_not_depend_on_the_chunk():
+    embeddings = random_embeddings(75, 6)
+    whole = retrieval(**embeddings, chunk=1000)
+    for chunk in (1, 7, 25, 74, 75):
+        found = retrieval(**embeddings, chunk=chunk)
+        assert all(torch.equal(found.ranks[each], whole.ranks[each]) for each in DIRECTIONS)
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 25), d=st.integers(1, 5), seed=st.integers(0, 10**6), ties=st.booleans())
+def test_finding_the_safe_partner_implies_preferring_it(n, d, seed, ties):
+    embeddings = sign_embeddings(n, d, seed)[1] if ties else random_embeddings(n, d, seed)
+    found, scores = retrieval(**embeddings), safeground(**embeddings)
+    assert not (found.hits("tu_vus", 1) & ~scores.p_u_t).any()
+    assert not (found.hits("vu_tus", 1) & ~scores.p_u_v).any()
+
+
+def test_recall_interval_and_table_follow_the_ranks():
+    found = retrieval(**random_embeddings(40, 3), ks=(1, 3, 8))
+    ranks = found.ranks["vs_ts"].tolist()
+    for k in (1, 3, 5, 40):
+        hits = [rank <= k for rank in ranks]
+        assert found.hits("vs_ts", k).tolist() == hits
+        assert found.recall("vs_ts", k) == pytest.approx(100 * sum(hits) / 40)
+    lo, hi = wilson(sum(rank <= 3 for rank in ranks), 40, 0.9)
+    assert found.interval("vs_ts", 3, 0.9) == pytest.approx((100 * lo, 100 * hi))
+    assert found.recall("vs_ts", 40) == 100.0
+    assert found.as_percent() == {each: found.recall(each, 1) for each in DIRECTIONS}
+    assert found.as_percent(8)["tu_vus"] == found.recall("tu_vus", 8)
+    lines = str(found).splitlines()
+    assert lines[1].split() == ["@1", "@3", "@8"]
+    assert [line.split()[0] for line in lines[2:]] == list(DIRECTIONS)
+    assert lines[3].split()[2] == f"{found.recall('vs_ts', 3):.1f}"
+    assert repr(found) == f"Retrieval(n=40, ts_vs@1={found.recall('ts_vs', 1):.1f})"
+
+
+@pytest.mark.parametrize("options", [{"ks": ()}, {"ks": (0, 1)}, {"chunk": 0}])
+def test_bad_options_are_refused(options):
+    with pytest.raises(UwmError, match="ks must be"):
+        retrieval(**random_embeddings(3, 2), **options)
+
+
+def test_bad_questions_and_embeddings_are_refused():
+    embeddings = random_embeddings(3, 2)
+    found = retrieval(**embeddings)
+    with pytest.raises(UwmError, match="no direction 'tu_vs'"):
+        found.recall("tu_vs", 1)
+    with pytest.raises(UwmError, match="k >= 1"):
+        found.hits("ts_vs", 0)
+    with pytest.raises(UwmError, match="Row 1 of unsafe_text"):
+        retrieval(**{**embeddings, "unsafe_text": torch.tensor([[1.0, 1], [0, 0], [1, 1]])})
+    with pytest.raises(UwmError, match=r"unsafe_image is \[4, 2\]"):
+        retrieval(**{**embeddings, "unsafe_image": torch.ones(4, 2)})

@@ -1,0 +1,125 @@
+"""The pure arithmetic of the scores against hand-worked numbers and the naive [B, out, in] form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import naive_score
+
+from uwmlib.editing import PairSums, combine, emitted, received, token_statistics
+from uwmlib.editing.saliency import VARIANTS
+from uwmlib.errors import UwmError
+
+
+def random_inputs(batch: int, tokens: int, width: int, *, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, tokens, width, generator=generator) * 2 + 0.5
+
+
+def factored(z: torch.Tensor, weight: torch.Tensor, variant: str, *, prior: bool, mask=None) -> torch.Tensor:
+    """The score of the pairs in z = [B safe; B unsafe] by the fast path."""
+    sums = PairSums.zeros(tuple(weight.shape))
+    sums.add(*token_statistics(z, mask), weight.abs())
+    return combine(sums, len(z) // 2, weight.abs(), variant=variant, prior=prior)
+
+
+def test_two_by_two_by_hand():
+    # Safe tokens (3, 0), (1, 2): norms sqrt(10), 2; stds sqrt(2), sqrt(2).
+    # Unsafe tokens (2, 1), (0, 3): norms 2, sqrt(10); stds sqrt(2), sqrt(2).
+    z = torch.tensor([[[3.0, 0.0], [1.0, 2.0]], [[2.0, 1.0], [0.0, 3.0]]])
+    weight = torch.tensor([[1.0, -2.0], [3.0, 0.5]])
+    norm, std = token_statistics(z)
+    root = 10**0.5
+    assert torch.allclose(norm, torch.tensor([[root, 2.0], [2.0, root]]))
+    assert torch.allclose(std, torch.full((2, 2), 2**0.5))
+    # Output j receives (|z_0||w_j0| + |z_1||w_j1|) / 2.
+    arrives = torch.tensor([[(root + 4) / 2, (3 * root + 1) / 2], [(2 + 2 * root) / 2, (6 + root / 2) / 2]])
+    assert torch.allclose(received(norm, weight.abs()), arrives)
+    # Input i emits |z_i| (|w_0i| + |w_1i|) / 2: column means 2 and 1.25.
+    assert torch.equal(emitted(weight.abs()), torch.tensor([2.0, 1.25]))
+    safe = arrives[0][:, None] * torch.tensor([2 * root, 2.5]) / 2**0.5
+    unsafe = arrives[1][:, None] * torch.tensor([4.0, 1.25 * root]) / 2**0.5
+    assert torch.allclose(factored(z, weight, "unsafe-only", prior=False), unsafe)
+    assert torch.allclose(factored(z, weight, "difference", prior=False), unsafe - safe, atol=1e-6)
+    for variant in ("released", "paper"):  # one pair: the same ratio
+        assert torch.allclose(factored(z, weight, variant, prior=False), unsafe / safe)
+        assert torch.allclose(factored(z, weight, variant, prior=True), unsafe / safe * weight.abs())
+
+
+def test_mean_of_ratios_is_not_ratio_of_means():
+    z, weight = random_inputs(6, 5, 4), torch.randn(3, 4)
+    released, paper = (factored(z, weight, variant, prior=False) for variant in ("released", "paper"))
+    assert (released - paper).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("prior", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fast_path_equals_naive_form(variant, prior, masked):
+    z, weight = random_inputs(10, 7, 12), random_inputs(1, 9, 12, seed=1)[0]
+    mask = None
+    inputs = list(z.double())
+    if masked:
+        lengths = [2, 7, 3, 5, 4, 6, 2, 3, 7, 4]
+        mask = torch.arange(7) < torch.tensor(lengths)[:, None]
+        mask[3] = torch.tensor([True, False, True, True, False, False, True])  # need not be a prefix
+        inputs = [sample[keep] for sample, keep in zip(z.double(), mask, strict=True)]
+    expected = naive_score(inputs[:5], inputs[5:], weight, variant, prior=prior)
+    got = factored(z, weight, variant, prior=prior, mask=mask)
+    assert torch.allclose(got.double(), expected, rtol=2e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_statistics_keep_their_digits_far_from_zero():
+    # Spread 1 around 10,000: sums of squares in float32 would leave no correct digit of the variance.
+    z = random_inputs(3, 50, 8) + 10_000
+    norm, std = token_statistics(z)
+    assert torch.allclose(std.double(), z.double().std(dim=1), rtol=1e-3)
+    assert torch.allclose(norm.double(), z.double().norm(dim=1), rtol=1e-6)
+
+
+def test_masked_tokens_do_not_matter():
+    z = random_inputs(2, 6, 3)
+    mask = torch.tensor([[True, True, True, False, False, False], [True] * 6])
+    other = z.clone()
+    other[0, 3:] = float("inf")
+    for a, b in zip(token_statistics(z, mask), token_statistics(other, mask), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_silent_features_and_zero_rows_stay_finite():
+    z, weight = random_inputs(4, 6, 5), torch.randn(3, 5)
+    z[:, :, 0] = 0  # silent in every sample
+    z[0, :, 1] = 0  # silent in one safe sample only
+    z[:, :, 2] = 3  # constant: no spread
+    weight[1] = 0
+    norm, std = token_statistics(z)
+    assert torch.allclose((norm / std)[:, 0], torch.full((4,), 5**0.5))  # sqrt(T - 1)
+    for variant in VARIANTS:
+        score = factored(z, weight, variant, prior=False)
+        assert torch.isfinite(score).all()
+    ratio = factored(z, weight, "released", prior=False)
+    assert ratio[1, 0] == pytest.approx(1.0)  # nothing arrives on either side, nothing is sent
+
+
+def test_batches_add_up():
+    z, weight = random_inputs(14, 6, 5), torch.randn(4, 5)
+    norm, std = token_statistics(z)
+    once, pieces = PairSums.zeros((4, 5)), PairSums.zeros((4, 5))
+    once.add(norm, std, weight.abs())
+    for pairs in (slice(0, 3), slice(3, 6), slice(6, 7)):  # the last batch is short
+        rows = torch.cat([torch.arange(7)[pairs], torch.arange(7, 14)[pairs]])
+        pieces.add(norm[rows], std[rows], weight.abs())
+    for part in ("unsafe", "safe", "ratio"):
+        assert torch.allclose(getattr(once, part), getattr(pieces, part), rtol=1e-5)
+
+
+@pytest.mark.parametrize("mask", [None, torch.tensor([[True, True, True], [False, True, False]])])
+def test_one_token_has_no_deviation(mask):
+    z = random_inputs(2, 3, 4)
+    with pytest.raises(UwmError, match="Sample 1" if mask is not None else "Sample 0"):
+        token_statistics(z if mask is not None else z[:, :1], mask)
+
+
+def test_unknown_variant_is_answered_with_the_nearest():
+    with pytest.raises(UwmError, match="'released'"):
+        combine(PairSums.zeros((1, 1)), 1, torch.ones(1, 1), variant="release", prior=False)

@@ -1,0 +1,191 @@
+"""Tables: what a reader finds in the cells, in markdown as the book parses it and in HTML."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import docutils.nodes
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from myst_parser.config.main import MdParserConfig
+from myst_parser.parsers.docutils_ import Parser
+
+from uwmlib.errors import UwmError
+from uwmlib.metrics.retrieval import retrieval
+from uwmlib.metrics.safeground import SAFEGROUND_KEYS, safeground
+from uwmlib.metrics.zeroshot import Accuracy, mean_accuracy
+from uwmlib.paper.values import paper_table
+from uwmlib.reporting.measured import Measured, measured, outcomes
+from uwmlib.reporting.tables import LABELS, NBSP, Table, beside, paper_beside_ours, with_interval
+
+
+def embeddings(n=50, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    names = ("safe_text", "unsafe_text", "safe_image", "unsafe_image")
+    return {
+        name: torch.nn.functional.normalize(torch.randn(n, 8, generator=generator), dim=1) for name in names
+    }
+
+
+def parse(markdown):
+    """The docutils tree that MyST makes of a table, as in the book."""
+    extensions = {"colon_fence", "dollarmath"}
+    settings = {"myst_enable_extensions": extensions, "report_level": 1, "halt_level": 2}
+    assert MdParserConfig(enable_extensions=extensions).enable_extensions == extensions
+    return docutils.core.publish_doctree(markdown, parser=Parser(), settings_overrides=settings)
+
+
+def cells_of(tree):
+    rows = tree.findall(docutils.nodes.row)
+    return [[entry.astext() for entry in row.findall(docutils.nodes.entry)] for row in rows]
+
+
+class Cells(HTMLParser):
+    """Texts of the th and td elements of an HTML table, row by row."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.rows, self.inside = [], False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.inside = True
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+TRIAL = Table(
+    pd.DataFrame({"$P_s^t$": [73.14, 50.0], "n": [5, 7], "note": ["a|b <i>", None]}, index=["CLIP", "UWM"]),
+    "A trial of $x$.",
+    "tab-trial",
+)
+
+
+def test_markdown_is_a_captioned_labelled_table_inside_a_scrolling_container():
+    tree = parse(TRIAL.to_myst())
+    (container,) = tree.findall(docutils.nodes.container)
+    assert container["classes"] == ["wide-table"]
+    (table,) = container.findall(docutils.nodes.table)
+    assert table["names"] == ["tab-trial"]
+    (title,) = table.findall(docutils.nodes.title)
+    assert title.astext() == "A trial of x."
+    assert cells_of(tree) == [
+        ["", "P_s^t", "n", "note"],
+        ["CLIP", "73.1", "5", "a|b <i>"],
+        ["UWM", "50.0", "7", "–"],
+    ]
+    assert len(list(table.findall(docutils.nodes.math))) == 2
+
+
+def test_html_holds_the_same_cells_with_math_left_to_the_page():
+    assert Cells(TRIAL.to_html()).rows == [
+        ["", "$P_s^t$", "n", "note"],
+        ["CLIP", "73.1", "5", "a|b <i>"],
+        ["UWM", "50.0", "7", "–"],
+    ]
+    assert 'class="wide-table"' in TRIAL.to_html() and "overflow-x: auto" in TRIAL.to_html()
+
+
+@given(st.lists(st.text("ab|<>&*\\ \n", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=4))
+def test_html_round_trips_any_text(texts):
+    table = Table(pd.DataFrame({"x": texts}), "c", "tab-x")
+    assert [row[1] for row in Cells(table.to_html()).rows[1:]] == texts
+
+
+def test_a_bundle_offers_markdown_html_and_text():
+    bundle = TRIAL._repr_mimebundle_()
+    assert set(bundle) == {"text/markdown", "text/html", "text/plain"}
+    assert bundle["text/markdown"].startswith("::::{container} wide-table\n:::{table} A trial")
+
+
+def test_numbers_align_right_and_words_left():
+    alignment = TRIAL.to_myst().splitlines()[5]
+    assert alignment == "| :-- | --: | --: | :-- |"
+
+
+@pytest.mark.parametrize(
+    ("frame", "caption", "name", "hint"),
+    [
+        (TRIAL.frame, "c", "Tab 1", "label"),
+        (TRIAL.frame, " ", "tab-x", "caption"),
+        (TRIAL.frame, "two\nlines", "tab-x", "caption"),
+        (TRIAL.frame.iloc[:0], "c", "tab-x", "empty"),
+    ],
+)
+def test_tables_that_the_book_could_not_number_are_refused(frame, caption, name, hint):
+    with pytest.raises(UwmError, match=hint):
+        Table(frame, caption, name)
+
+
+def test_cells():
+    number = Measured(12.34, 11.0, 13.58, n=10)
+    assert with_interval(number) == f"12.3{NBSP}[11.0,{NBSP}13.6]"
+    assert beside(number, 13.1) == f"12.3{NBSP}[11.0,{NBSP}13.6] (13.1)"
+    assert beside(number, None) == f"12.3{NBSP}[11.0,{NBSP}13.6]"
+    assert beside(number, float("nan")).endswith(" (–)")
+    assert beside(None, 13.1) == "– (13.1)"
+    assert beside(Measured(5.0), 13.1, digits=2) == "5.00 (13.10)"
+
+
+def test_paper_beside_ours_reads_the_metrics_and_the_paper():
+    ground, keys = safeground(**embeddings()), ["p_s_t", "gs", "vs_ts", "zs_mean"]
+    ranks = retrieval(**embeddings())
+    ours = {"CLIP": [ground, ranks, {"zs_mean": 71.0}], "mine": ground}
+    table = paper_beside_ours(
+        ["CLIP", "UWM", "mine"], keys, ours, paper_table(1), caption="Trial.", name="tab-t"
+    )
+    assert list(table.frame.columns) == [LABELS[key] for key in keys]
+    lo, hi = ground.interval("p_s_t")
+    share = 100 * ground.p_s_t.double().mean()
+    assert table.frame.iat[0, 0] == f"{share:.1f}{NBSP}[{lo:.1f},{NBSP}{hi:.1f}] (73.1)"
+    assert table.frame.iat[0, 2].startswith(f"{ranks.recall('vs_ts', 1):.1f}{NBSP}[")
+    assert table.frame.iat[0, 3] == "71.0 (72.7)"
+    assert list(table.frame.loc["UWM"]) == ["– (71.2)", "– (4.5)", "– (32.0)", "– (61.3)"]
+    assert table.frame.loc["mine"].iloc[0].endswith("]") and table.frame.at["mine", "zero-shot"] == "–"
+    assert table.caption == (
+        "Trial. Each cell: measured here [95% interval] (printed in the paper), in percent. n = 50."
+    )
+    with pytest.raises(UwmError, match="CILP"):
+        paper_beside_ours(["CLIP"], keys, {"CILP": ground}, paper_table(1), caption="Trial.", name="tab-t")
+
+
+def test_measured_and_outcomes_agree_with_the_metrics():
+    ground, ranks = safeground(**embeddings()), retrieval(**embeddings())
+    for source, keys in ((ground, SAFEGROUND_KEYS), (ranks, ("ts_vs", "vs_ts", "tu_vus", "vu_tus"))):
+        for key in keys:
+            number, hits = measured([{}, source], key), outcomes([{}, source], key)
+            assert number.value == pytest.approx(100 * hits.mean()) and number.n == len(hits) == 50
+            assert number.lo <= number.value <= number.hi
+            # The same booleans, given plainly, lead to the same number and interval.
+            again = measured({key: hits}, key)
+            assert (again.value, again.lo, again.hi) == pytest.approx((number.value, number.lo, number.hi))
+    assert measured(ground, "ts_vs") is None and outcomes(ground, "zs_mean") is None
+
+
+def test_measured_reads_what_a_mapping_may_hold():
+    saved = {"value": 4.5, "interval": [4.0, 5.0], "n": 9}
+    assert measured({"gs": saved}, "gs") == Measured(4.5, 4.0, 5.0, 9)
+    assert measured({"gs": Measured(1.0)}, "gs") == Measured(1.0)
+    assert measured({"gs": np.float32(2.5)}, "gs").value == 2.5 and measured({"gs": None}, "gs") is None
+    sets = {"x": Accuracy(80, 100), "y": Accuracy(30, 300)}
+    mean, want = measured({"zs_mean": sets}, "zs_mean"), mean_accuracy(sets)
+    assert mean.value == pytest.approx(45.0) and mean.n == 400
+    assert (mean.lo, mean.hi) == pytest.approx(want.interval)
+    assert measured({"zs_mean": want}, "zs_mean").value == pytest.approx(45.0)
+    with pytest.raises(UwmError, match="str"):
+        measured({"gs": "high"}, "gs")
+    with pytest.raises(UwmError, match="float holds no scores"):
+        measured(3.0, "gs")

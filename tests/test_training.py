@@ -1,0 +1,152 @@
+"""Training: the loop resumes exactly, the losses are the ones on paper, the reference stays frozen."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from uwmlib.errors import UwmError
+from uwmlib.models.mini import bare_clip
+from uwmlib.training import optimisation, train
+from uwmlib.training.contrastive import normalised_pixels, symmetric_infonce
+from uwmlib.training.optimisation import one_cycle, optimise
+from uwmlib.training.safe_clip import WEIGHTS, eight_losses, safe_clip_loss
+from uwmlib.tuples import load_tuples
+
+
+def test_infonce_of_two_pairs_by_hand():
+    images = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    texts = torch.tensor([[0.6, 0.8], [0.0, 1.0]])
+    # similarities: row 0 = (0.6, 0), row 1 = (0.8, 1); scale 2
+    rows = [math.log(1 + math.exp(-1.2)), math.log(1 + math.exp(-0.4))]
+    columns = [math.log(1 + math.exp(0.4)), math.log(1 + math.exp(-2.0))]
+    expected = (sum(rows) / 2 + sum(columns) / 2) / 2
+    assert symmetric_infonce(images, texts, 2.0).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_pixels_are_normalised_channel_first():
+    picture = np.zeros((1, 2, 2, 3), dtype=np.uint8)
+    picture[0, 0, 1] = (255, 0, 51)
+    pixels = normalised_pixels(torch.from_numpy(picture))
+    assert pixels.shape == (1, 3, 2, 2)
+    assert pixels[0, :, 0, 1].tolist() == pytest.approx([1.0, -1.0, -0.6])
+
+
+def test_one_cycle_rises_peaks_and_ends_near_zero():
+    rates = [one_cycle(step, 200, peak=1.0) for step in range(200)]
+    assert (
+        rates[0] == pytest.approx(0.1)
+        and max(rates) == pytest.approx(1.0)
+        and rates.index(max(rates)) in (9, 10)
+    )
+    assert rates[-1] < 1e-3 and all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def quadratic():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    data = torch.randn(40, 5, 3)
+    return model, lambda step: (model(data[step]) - 1).square().mean()
+
+
+def run(path, *, stop_at=None, steps=12):
+    model, loss = quadratic()
+
+    def loss_at(step):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        return loss(step)
+
+    options = {
+        "steps": steps,
+        "learning_rate": 0.1,
+        "weight_decay": 0.1,
+        "checkpoint": path,
+        "recipe": {"name": "q"},
+    }
+    curve = optimise(model, loss_at, progress=False, **options)
+    return model, curve
+
+
+def test_resumed_training_equals_uninterrupted(tmp_path, monkeypatch):
+    monkeypatch.setattr(optimisation, "CHECKPOINT_EVERY", 5)
+    whole, _ = run(tmp_path / "a.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b.safetensors", stop_at=8)
+    assert (tmp_path / "b.safetensors").is_file()
+    resumed, _ = run(tmp_path / "b.safetensors")
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_checkpoint_of_another_recipe_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(optimisation, "CHECKPOINT_EVERY", 5)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "c.safetensors", stop_at=8)
+    model, loss_at = quadratic()
+    with pytest.raises(UwmError, match="another recipe"):
+        optimise(
+            model, loss_at, steps=12, learning_rate=0.1, weight_decay=0.1, progress=False,
+            checkpoint=tmp_path / "c.safetensors", recipe={"name": "other"},
+        )  # fmt: skip
+
+
+def test_exploding_loss_is_reported(tmp_path):
+    model, _ = quadratic()
+    with pytest.raises(UwmError, match="step 0"):
+        optimise(
+            model, lambda step: model.weight.sum() * float("inf"), steps=2, learning_rate=0.1, weight_decay=0.0,
+            checkpoint=tmp_path / "d.safetensors", recipe={}, progress=False,
+        )  # fmt: skip
+
+
+def test_eight_losses_vanish_or_not_by_their_definition():
+    eye = torch.eye(4)
+    same = {"safe_text": eye, "unsafe_text": eye, "safe_image": eye, "unsafe_image": eye}
+    terms = eight_losses(same, same)
+    assert set(terms) == set(WEIGHTS)
+    assert all(abs(value.item()) < 1e-6 for value in terms.values())
+    moved = same | {"unsafe_text": eye.roll(1, dims=0)}
+    changed = eight_losses(moved, same)
+    assert changed["text_unsafe"].item() == pytest.approx(1.0)  # orthogonal to the safe twin
+    assert changed["text_unsafe_to_image"].item() == pytest.approx(100.0, abs=1e-3)  # sure, and wrong
+    assert changed["text_safe"].item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_reference_does_not_follow_the_student():
+    model = bare_clip(seed=0)
+    loss_at = safe_clip_loss(model, load_tuples("mini-visu", split="train", n=64), batch_size=8, seed=0)
+    before = loss_at(0).item()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    reference_at_start = bare_clip(seed=0)
+    fresh = safe_clip_loss(
+        reference_at_start, load_tuples("mini-visu", split="train", n=64), batch_size=8, seed=0
+    )
+    assert fresh(0).item() == pytest.approx(before, rel=1e-6)
+    # Were the reference the student itself (as in the released code), preservation would stay exactly zero.
+    assert loss_at(0).item() > before
+
+
+def test_trained_files_load_and_repeat(tmp_path):
+    first = train("mini-ViT-L-14", output=tmp_path / "a", steps=2, progress=False)
+    second = train("mini-ViT-L-14", output=tmp_path / "b", steps=2, progress=False)
+    one, two = load_file(first), load_file(second)
+    assert all(torch.allclose(one[key], two[key], atol=1e-6) for key in one)
+    tuned = load_file(train("mini-Safe-CLIP", output=tmp_path / "a", steps=1, progress=False))
+    assert any(not torch.equal(tuned[key], one[key]) for key in one)
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "mini-Safe-CLIP.json", "mini-Safe-CLIP.safetensors", "mini-ViT-L-14.json", "mini-ViT-L-14.safetensors",
+    ]  # fmt: skip
+
+
+def test_unknown_recipe_is_refused(tmp_path):
+    with pytest.raises(UwmError, match="did you mean 'mini-ViT-L-14'"):
+        train("mini-ViT-L14", output=tmp_path)
+    with pytest.raises(UwmError, match="at least one step"):
+        train("mini-ViT-L-14", output=tmp_path, steps=0)

@@ -1,0 +1,202 @@
+"""The `uwm` command: run notebooks, train the mini models, score, edit and evaluate without writing Python.
+
+Each command is a thin wrapper around public functions. Bad input ends in one line on stderr and exit
+code 2, a notebook that fails in exit code 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from uwmlib import runner
+from uwmlib.errors import UwmError
+from uwmlib.manifests import PACKAGE, manifest_path, manifests_dir
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Safe vision-language models via Unsafe Weights Manipulation, step by step.",
+)
+LIBRARIES = ("uwm-book", "torch", "torchvision", "open_clip_torch", "transformers", "numpy", "safetensors")
+Model = Annotated[str, typer.Argument(help="mini-..., open_clip:<architecture> or hf:<folder or id>.")]
+TuplesName = Annotated[str, typer.Option("--tuples", help="mini-visu, or a manifest of your own (.jsonl).")]
+
+
+def main() -> None:
+    """Run the command line; a `UwmError` becomes one line and exit code 2."""
+    try:
+        app(_joined(sys.argv[1:]))
+    except UwmError as error:
+        _fail(error, code=2)
+    except runner.NotebookFailed as error:
+        _fail(error, code=1)
+
+
+@app.command()
+def run(
+    notebook: Annotated[str | None, typer.Argument(help="Number, name or path of the notebook.")] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Set a parameter.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("-f", "--file", help="YAML file of parameters; -p wins.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where to write; _runs/<name>.ipynb by default.")
+    ] = None,
+    notebooks: Annotated[Path | None, typer.Option(help="The folder of notebooks.")] = None,
+    show: Annotated[bool, typer.Option("--list", help="List notebooks, or one's parameters.")] = False,
+) -> None:
+    """Run a notebook with checked parameters: uwm run 04 -p tau 0.05."""
+    folder = runner.notebooks_dir(notebooks)
+    if notebook is None:
+        _list_notebooks(folder)
+        return
+    path = runner.find_notebook(notebook, folder)
+    if show:
+        _list_parameters(path)
+        return
+    given: dict[str, Any] = runner.read_parameters(file) if file else {}
+    given |= _pairs(parameter or [])
+    print(f"Result: {runner.run_notebook(path, output=output, parameters=given)}")
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="The mini model to train.")],
+    output: Annotated[Path | None, typer.Option(help="Folder for the weights.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the data and of the initial weights.")] = 0,
+) -> None:
+    """Train a mini model from nothing."""
+    from uwmlib import training
+
+    print(f"Result: {training.train(name, output=output, seed=seed)}")
+
+
+@app.command()
+def models() -> None:
+    """List the models that can be named."""
+    entries = json.loads(manifest_path("models.json").read_text(encoding="utf-8"))
+    table = Table("model", "description")
+    for name, entry in entries.items():
+        table.add_row(name, str(entry.get("description", "")))
+    Console().print(table)
+
+
+@app.command()
+def info() -> None:
+    """Show versions, the profile that can run here, and where data and weights are."""
+    import torch
+
+    table = Table("what", "value", show_header=False)
+    table.add_row("python", f"{platform.python_version()} ({sys.executable})")
+    for library in LIBRARIES:
+        table.add_row(library, importlib.metadata.version(library))
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    table.add_row("threads, GPU", f"{torch.get_num_threads()}, {cuda}")
+    table.add_row("manifests", str(manifests_dir()))
+    shipped = sorted(path.name for path in (PACKAGE / "weights").glob("*.safetensors"))
+    table.add_row("shipped weights", ", ".join(shipped) or "none")
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
+def edit(
+    model: Model,
+    output: Annotated[Path, typer.Option(help="The file of the edit.")] = Path("edit.safetensors"),
+    tau: Annotated[float, typer.Option(help="Share of a layer's score mass to edit.")] = 0.02,
+    alpha: Annotated[float, typer.Option(help="Factor on the selected weights.")] = -1.0,
+    text: Annotated[str, typer.Option(help="Kind of text layers: fc1, fc2, value, out or none.")] = "out",
+    vision: Annotated[str, typer.Option(help="Kind of vision layers: fc1, fc2, value, out or none.")] = "fc2",
+    tuples: TuplesName = "mini-visu",
+    n: Annotated[int, typer.Option(help="Calibration tuples.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the calibration sample.")] = 0,
+) -> None:
+    """Score a model on calibration tuples, select its unsafe weights and save the edit."""
+    import uwmlib
+
+    vlm = uwmlib.load_model(model)
+    calibration = uwmlib.load_tuples(tuples, split="train", n=n, seed=seed)
+    scores = uwmlib.score(vlm, calibration, text=_kind(text), vision=_kind(vision))
+    scores.select(tau=tau, alpha=alpha).save(output)
+    print(f"Result: {output}")
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    tuples: TuplesName = "mini-visu",
+    edit: Annotated[Path | None, typer.Option(help="An edit file to apply first.")] = None,
+    json_output: Annotated[
+        Path | None, typer.Option("--json", help="Also write the figures as JSON.")
+    ] = None,
+) -> None:
+    """Measure SafeGround, retrieval and what else applies on the test tuples."""
+    import uwmlib
+
+    vlm = uwmlib.load_model(model)
+    edited = uwmlib.WeightEdit.load(edit).applied(vlm) if edit is not None else nullcontext()
+    with edited:
+        evaluation = uwmlib.evaluate(vlm, uwmlib.load_tuples(tuples, split="test"))
+    print(evaluation)
+    if json_output is not None:
+        from uwmlib.files import write_json
+
+        write_json(json_output, evaluation.as_dict())
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """Join each `-p NAME VALUE` into `-p NAME=VALUE`: typer has no repeated option of two values."""
+    rest, joined = list(arguments), []
+    while rest:
+        joined.append(rest.pop(0))
+        wants_pair = joined[-1] in {"-p", "--parameter"} and len(rest) >= 2 and "=" not in rest[0]
+        # A value may start with one dash, as -0.5 does; two dashes start the next option.
+        if wants_pair and not rest[1].startswith("--"):
+            joined.append(f"{rest.pop(0)}={rest.pop(0)}")
+    return joined
+
+
+def _pairs(assignments: list[str]) -> dict[str, str]:
+    """Return {NAME: VALUE} from texts NAME=VALUE; the last one wins."""
+    for assignment in assignments:
+        if "=" not in assignment:
+            raise UwmError(f"The parameter {assignment!r} has no value: write -p NAME VALUE.")
+    return dict(assignment.split("=", maxsplit=1) for assignment in assignments)
+
+
+def _list_notebooks(folder: Path) -> None:
+    paths = runner.list_notebooks(folder)
+    for path in paths:
+        print(path.stem)
+    if not paths:
+        raise UwmError(f"There is no numbered notebook in {folder}: give another folder with --notebooks.")
+
+
+def _list_parameters(notebook: Path) -> None:
+    table = Table("parameter", "type", "default", "meaning")
+    for parameter in runner.declared_parameters(notebook).values():
+        table.add_row(*(escape(part) for part in dataclasses.astuple(parameter)))
+    Console().print(table)
+
+
+def _fail(error: Exception, *, code: int) -> None:
+    print(f"uwm: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _kind(name: str) -> str | None:
+    return None if name == "none" else name

@@ -1,0 +1,162 @@
+"""One streaming pass over calibration tuples that scores any set of sites of both encoders at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm.auto import tqdm
+
+from uwmlib.editing import saliency
+from uwmlib.editing.saliency import PairSums, token_statistics
+from uwmlib.editing.scores import Scores, read_scores
+from uwmlib.editing.weight_edit import parameter_hash
+from uwmlib.errors import UwmError
+from uwmlib.models.sites import Site
+from uwmlib.models.vlm import Vlm
+
+if TYPE_CHECKING:
+    from uwmlib.tuples import Tuples
+
+
+def score(
+    vlm: Vlm,
+    tuples: Tuples,
+    *,
+    text: str | Sequence[str] | None = "out",
+    vision: str | Sequence[str] | None = "fc2",
+    batch_size: int = 64,
+    save_to: str | os.PathLike | None = None,
+    save_every: float = 30.0,
+    progress: bool = True,
+) -> Scores:
+    """Score weights by what unsafe and safe inputs send through them (Eq. 8-10).
+
+    Each batch embeds its safe and its unsafe half in one forward pass; the scores are sums of outer products
+    made on the way (`saliency.PairSums`), so the pass costs little more than the forward passes themselves.
+
+    Parameters
+    ----------
+    vlm : Vlm
+        Not changed. Statistics are float32 also where the model is half precision.
+    tuples : Tuples
+        The calibration set D. The paper draws 400 per concept; the released code takes 8192 at random.
+    text, vision : kind, list of kinds, or None
+        Sites to score, out of "fc1", "fc2", "value", "out". The paper edits text "out" and vision "fc2".
+    batch_size : int
+        Tuples per forward pass. Every tuple weighs the same, whatever the batch; in the released code a short
+        last batch weighs as much as a full one.
+    save_to : path, optional
+        Where to keep the sums. An unfinished pass over the same weights, tuples, sites and scoring code goes
+        on from there; a finished one is loaded without any forward pass.
+    save_every : float
+        Seconds between writes. They are put off further where writing would take over 5% of the time.
+    progress : bool
+        Show a progress bar on stderr.
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    UwmError
+        For batch_size below 1, no or unknown kinds, NaN or infinite activations, a caption with
+        fewer than two tokens (no standard deviation), or a `save_to` that belongs to another pass.
+    """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UwmError(f"batch_size is {batch_size!r}: give a whole number of at least 1.")
+    sites = tuple(vlm.sites(text=text, vision=vision))
+    scores = _start(vlm, sites, _provenance(vlm, tuples), save_to)
+    magnitudes = {} if scores.complete else {site: vlm.weight(site).detach().abs().float() for site in sites}
+    due = time.monotonic() + save_every
+    with tqdm(total=len(tuples), initial=scores.n, desc="score", unit="tuple", disable=not progress) as bar:
+        while not scores.complete:
+            batch = tuples[scores.n : scores.n + batch_size]
+            _add_batch(vlm, batch, scores, magnitudes)
+            scores = dataclasses.replace(scores, n=scores.n + len(batch))
+            bar.update(len(batch))
+            if save_to is not None and (scores.complete or time.monotonic() >= due):
+                started = time.monotonic()
+                scores.save(save_to)
+                due = time.monotonic() + max(save_every, 20 * (time.monotonic() - started))
+    return scores
+
+
+def _provenance(vlm: Vlm, tuples: Tuples) -> dict[str, Any]:
+    """Everything that the sums depend on apart from the sites; rounding alone depends on the batch size."""
+    code = Path(saliency.__file__).read_bytes() + Path(__file__).read_bytes()
+    return {
+        "weights": vlm.weights_hash(),
+        "tuples": tuples.fingerprint,
+        "n_tuples": len(tuples),
+        "code": hashlib.sha256(code).hexdigest(),
+    }
+
+
+def _start(
+    vlm: Vlm, sites: tuple[Site, ...], provenance: dict[str, Any], save_to: str | os.PathLike | None
+) -> Scores:
+    """Return the pass kept in `save_to`, or an empty one."""
+    if save_to is None or not Path(save_to).exists():
+        sums = {site.name: PairSums.zeros(tuple(vlm.weight(site).shape), vlm.device) for site in sites}
+        base_hashes = {site.parameter: parameter_hash(vlm, site.parameter) for site in sites}
+        return Scores(vlm, sites, sums, 0, base_hashes, provenance)
+    kept = read_scores(save_to, vlm)
+    theirs, ours = kept.provenance | {"sites": kept.sites}, provenance | {"sites": sites}
+    differing = [what for what in ours if ours[what] != theirs.get(what)]
+    if differing:
+        raise UwmError(
+            f"{save_to} holds scores of another pass (its {' and '.join(differing)} differ): "
+            f"give another path, or delete that file."
+        )
+    return kept
+
+
+def _add_batch(vlm: Vlm, batch: Tuples, scores: Scores, magnitudes: dict[Site, torch.Tensor]) -> None:
+    """Embed [B safe; B unsafe] of every encoder that has sites, and add the B pairs to the sums."""
+    where = f"tuples {scores.n} to {scores.n + len(batch) - 1}"
+    text_sites = [site for site in scores.sites if site.encoder == "text"]
+    vision_sites = [site for site in scores.sites if site.encoder == "vision"]
+    with torch.inference_mode():
+        if text_sites:
+            tokens = vlm.tokenize([*batch.safe_texts, *batch.unsafe_texts])
+            mask = vlm.token_mask(tokens)
+            _check_captions(mask, scores.n)
+            with vlm.capture(text_sites, _observer(scores, magnitudes, where, mask.to(vlm.device))):
+                vlm.encode_text(tokens)
+        if vision_sites:
+            # [:] opens images that stand in files.
+            pixels = torch.cat([vlm.preprocess(batch.safe_images[:]), vlm.preprocess(batch.unsafe_images[:])])
+            with vlm.capture(vision_sites, _observer(scores, magnitudes, where, None)):
+                vlm.encode_image(pixels)
+
+
+def _observer(
+    scores: Scores, magnitudes: dict[Site, torch.Tensor], where: str, mask: torch.Tensor | None
+) -> Callable[[Site, torch.Tensor], None]:
+    def observe(site: Site, z: torch.Tensor) -> None:
+        norm, std = token_statistics(z.float(), mask)  # [2B, T, in] -> two of [2B, in]
+        if not torch.isfinite(norm).all():
+            raise UwmError(f"{site.name} has NaN or infinite inputs in {where}: check those, or use float32.")
+        scores.sums[site.name].add(norm, std, magnitudes[site])
+
+    return observe
+
+
+def _check_captions(mask: torch.Tensor, first: int) -> None:
+    """Raise for a caption without a standard deviation; `mask` is [2B, T], the safe half first."""
+    short = (mask.sum(dim=1) < 2).nonzero().flatten().tolist()
+    if short:
+        half = len(mask) // 2
+        side = "safe" if short[0] < half else "unsafe"
+        raise UwmError(
+            f"The {side} caption of tuple {first + short[0] % half} has fewer than two tokens, so no "
+            f"standard deviation: leave that tuple out."
+        )

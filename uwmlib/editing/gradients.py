@@ -1,0 +1,275 @@
+"""The gradient baselines G-Unsafe and G-Safe-CLIP (Sec. 5.1, A.3): weights ranked by |gradient| of a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+
+from uwmlib.editing.options import known, per_encoder
+from uwmlib.editing.scores import choose_sites
+from uwmlib.editing.weight_edit import WeightEdit, parameter_hash, require_base
+from uwmlib.errors import UwmError
+from uwmlib.models.sites import Site
+from uwmlib.models.vlm import Vlm
+
+if TYPE_CHECKING:
+    from uwmlib.tuples import Tuples
+
+LOSSES = ("g-unsafe", "g-safe-clip")
+READINGS = ("released", "paper")
+# Shares of weights removed: 1 minus the sparsity in the released run.sh.
+DEFAULT_TAU = {"g-unsafe": 0.035, "g-safe-clip": 0.005}
+CONTRASTIVE_SCALE = 100.0
+
+
+def g_unsafe_loss(
+    own_safe: torch.Tensor,
+    own_unsafe: torch.Tensor,
+    other_safe: torch.Tensor,
+    other_unsafe: torch.Tensor,
+    *,
+    reading: str = "released",
+) -> torch.Tensor:
+    """Pull safe items towards unsafe ones and away from their safe partner.
+
+    With D(a, b) = mean over tuples of 1 - cos(a, b):
+    "paper", Eq. 12-15: D(own_safe, own_unsafe) - D(own_safe, other_safe);
+    "released": D(own_safe, other_unsafe) - D(own_safe, other_safe), the unsafe item of the *other* modality,
+    which is also what Sec. 5.1 describes.
+
+    Parameters
+    ----------
+    own_safe, own_unsafe, other_safe, other_unsafe : Tensor, shape [B, D], unit length
+        "own" is the modality of the encoder that is pruned.
+    reading : "released" or "paper"
+
+    Returns
+    -------
+    Tensor, scalar
+    """
+    known(reading, READINGS, "reading")
+    target = other_unsafe if reading == "released" else own_unsafe
+    return _distance(own_safe, target) - _distance(own_safe, other_safe)
+
+
+def g_safe_clip_loss(
+    own_safe: torch.Tensor,
+    own_unsafe: torch.Tensor,
+    other_safe: torch.Tensor,
+    other_unsafe: torch.Tensor,
+    *,
+    reading: str = "released",
+) -> torch.Tensor:
+    """Pull safe items towards unsafe ones with Safe-CLIP's redirection losses turned round.
+
+    L = (CE(100 S, diagonal) + CE(100 S^T, diagonal)) / 2 + mean(1 - cos(own_safe, own_unsafe)),
+    S = own_safe other_unsafe^T. The paper (A.3) describes this in words and prints no equation, so both
+    readings are the released loss. `other_safe` is not used; see `g_unsafe_loss` for the parameters.
+    """
+    known(reading, READINGS, "reading")
+    logits = CONTRASTIVE_SCALE * own_safe @ other_unsafe.T  # [B, D] x [D, B] -> [B, B]
+    pairs = torch.arange(len(logits), device=logits.device)
+    contrast = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+    return contrast + _distance(own_safe, own_unsafe)
+
+
+def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return 1 - (a * b).sum(dim=-1).mean()
+
+
+_LOSS_OF = {"g-unsafe": g_unsafe_loss, "g-safe-clip": g_safe_clip_loss}
+
+
+@dataclass(frozen=True)
+class GradientScores:
+    """Mean |gradient| per weight, as `gradient_scores` found it.
+
+    Attributes
+    ----------
+    vlm : Vlm
+    sites : tuple of Site
+    gradients : dict of str to FloatTensor [out, in]
+        Site name -> score.
+    loss, reading : str
+    n : int
+        Number of tuples seen.
+    base_hashes : dict of str to str
+        Parameter name -> SHA-256 when the gradient was taken.
+    fingerprint : str
+        Of the tuples.
+    """
+
+    vlm: Vlm
+    sites: tuple[Site, ...]
+    gradients: dict[str, torch.Tensor]
+    loss: str
+    reading: str
+    n: int
+    base_hashes: dict[str, str]
+    fingerprint: str
+
+    def select(
+        self,
+        *,
+        tau: float | Mapping[str, float] | None = None,
+        alpha: float | Mapping[str, float] = 0.0,
+        rule: str | Mapping[str, str] | None = None,
+        text: str | Sequence[str] | None = "all",
+        vision: str | Sequence[str] | None = "all",
+    ) -> WeightEdit:
+        """Select the weights with the largest mean |gradient|, layer by layer.
+
+        Parameters
+        ----------
+        tau : float in (0, 1), or mapping of encoder to float, optional
+            By default the released share: 0.035 for G-Unsafe, 0.005 for G-Safe-CLIP.
+        alpha : float, or mapping of encoder to float
+            0 prunes, as the paper does.
+        rule : "adaptive" or "fixed", or mapping of encoder to rule, optional
+            By default that of the reading: "fixed", except for the vision encoder under the released
+            G-Unsafe, whose class inherits the adaptive selection of UWM.
+        text, vision : "all", kind, list of kinds, or None
+
+        Raises
+        ------
+        UwmError
+            As `Scores.select`.
+        """
+        released_g_unsafe = (self.loss, self.reading) == ("g-unsafe", "released")
+        rule = rule or {"text": "fixed", "vision": "adaptive" if released_g_unsafe else "fixed"}
+        tau = DEFAULT_TAU[self.loss] if tau is None else tau
+        sites = choose_sites(self.sites, text=text, vision=vision)
+        for site in sites:
+            require_base(self.vlm, site.parameter, self.base_hashes[site.parameter])
+        description = {
+            "method": self.loss,
+            "reading": self.reading,
+            "model": self.vlm.name,
+            "tuples": self.fingerprint,
+            "n": self.n,
+            "sites": [site.name for site in sites],
+            "tau": tau,
+            "rule": rule,
+        }
+        return WeightEdit.from_scores(
+            self.vlm,
+            ((site, self.gradients[site.name]) for site in sites),
+            base_hashes=self.base_hashes,
+            tau=tau,
+            alpha=alpha,
+            rule=rule,
+            description=description,
+        )
+
+
+def gradient_scores(
+    vlm: Vlm,
+    tuples: Tuples,
+    *,
+    loss: str = "g-unsafe",
+    reading: str = "released",
+    text: str | Sequence[str] | None = "out",
+    vision: str | Sequence[str] | None = "fc2",
+    batch_size: int | Mapping[str, int] = 64,
+    progress: bool = True,
+) -> GradientScores:
+    """Rank weights by the mean over batches of |gradient of the loss|, one encoder at a time.
+
+    Only the safe item of the encoder at hand carries a gradient. All other embeddings are constants of the
+    unedited model, in the paper ("Base" copies) and in the release alike; every batch starts from gradient 0.
+
+    Parameters
+    ----------
+    vlm : Vlm
+        Left as it is, `.grad` and `requires_grad` included.
+    tuples : Tuples
+    loss : "g-unsafe" or "g-safe-clip"
+        `g_unsafe_loss` (Eq. 12-15) or `g_safe_clip_loss`.
+    reading : "released" or "paper"
+        Which target G-Unsafe pulls towards, and which rule `GradientScores.select` takes by default.
+    text, vision : kind, list of kinds, or None
+    batch_size : int, or mapping of encoder to int
+        It matters here: the absolute value is taken per batch, and the contrastive loss compares inside a
+        batch. Released: 512 for text, 64 for vision. A batch weighs by its number of tuples; released: a
+        short last batch weighs as much as a full one.
+    progress : bool
+        Show a progress bar on stderr.
+
+    Returns
+    -------
+    GradientScores
+
+    Raises
+    ------
+    UwmError
+        For batch_size below 1, unknown names, or a gradient that is NaN, infinite or zero
+        throughout.
+    """
+    known(loss, LOSSES, "loss")
+    known(reading, READINGS, "reading")
+    sizes = per_encoder(batch_size, "batch_size")
+    if any(not isinstance(size, int) or size < 1 for size in sizes.values()):
+        raise UwmError(f"batch_size is {batch_size!r}: give a whole number of at least 1.")
+    sites = tuple(vlm.sites(text=text, vision=vision))
+    base_hashes = {site.parameter: parameter_hash(vlm, site.parameter) for site in sites}
+    sums = {site.name: torch.zeros_like(vlm.weight(site).detach(), dtype=torch.float32) for site in sites}
+    encoders = list(dict.fromkeys(site.encoder for site in sites))
+    with tqdm(total=len(tuples) * len(encoders), desc=loss, unit="tuple", disable=not progress) as bar:
+        for encoder in encoders:
+            of_encoder = [site for site in sites if site.encoder == encoder]
+            for start in range(0, len(tuples), sizes[encoder]):
+                batch = tuples[start : start + sizes[encoder]]
+                for site, gradient in _gradients(vlm, batch, of_encoder, _LOSS_OF[loss], reading):
+                    sums[site.name] += gradient.abs().float() * (len(batch) / len(tuples))
+                bar.update(len(batch))
+    _check_gradients(sums)
+    return GradientScores(vlm, sites, sums, loss, reading, len(tuples), base_hashes, tuples.fingerprint)
+
+
+def _gradients(
+    vlm: Vlm, batch: Tuples, sites: Sequence[Site], loss: Callable[..., torch.Tensor], reading: str
+) -> Iterator[tuple[Site, torch.Tensor]]:
+    """Yield (site, gradient [out, in]) of the loss of one encoder on one batch."""
+    embed = {
+        "text": lambda kind: vlm.encode_text(vlm.tokenize(getattr(batch, f"{kind}_texts"))),
+        "vision": lambda kind: vlm.encode_image(vlm.preprocess(getattr(batch, f"{kind}_images")[:])),
+    }
+    own = embed[sites[0].encoder]
+    other = embed["vision" if sites[0].encoder == "text" else "text"]
+    with torch.no_grad():
+        own_unsafe, other_safe, other_unsafe = own("unsafe"), other("safe"), other("unsafe")
+    parameters = {site.parameter: vlm.model.get_parameter(site.parameter) for site in sites}
+    with _only_trainable(vlm.model, parameters.values()), torch.enable_grad():
+        value = loss(own("safe"), own_unsafe, other_safe, other_unsafe, reading=reading)
+        gradients = dict(zip(parameters, torch.autograd.grad(value, list(parameters.values())), strict=True))
+    for site in sites:
+        gradient = gradients[site.parameter]
+        yield site, gradient if site.rows is None else gradient[slice(*site.rows)]
+
+
+@contextmanager
+def _only_trainable(model: torch.nn.Module, parameters: Iterator[torch.nn.Parameter]) -> Iterator[None]:
+    """Let gradients flow to these parameters alone, which saves the rest of the backward pass."""
+    wanted = {id(parameter) for parameter in parameters}
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        for parameter, _ in before:
+            parameter.requires_grad_(id(parameter) in wanted)
+        yield
+    finally:
+        for parameter, flag in before:
+            parameter.requires_grad_(flag)
+
+
+def _check_gradients(gradients: Mapping[str, torch.Tensor]) -> None:
+    for name, gradient in gradients.items():
+        if not torch.isfinite(gradient).all():
+            raise UwmError(f"The gradient of {name} is NaN or infinite: check the inputs, or use float32.")
+        if not gradient.any():
+            raise UwmError(f"No gradient reaches {name}, so its weights have no order: leave that site out.")

@@ -1,0 +1,56 @@
+"""Checks of named options: an unknown name is answered with the nearest known one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from uwmlib.errors import UwmError
+
+ENCODERS = ("text", "vision")
+
+
+def known(value: Any, choices: Iterable[str], what: str) -> str:
+    """Return `value` if it is one of `choices`.
+
+    Raises
+    ------
+    UwmError
+        Naming the nearest choice, or all of them where none is near.
+    """
+    names = list(choices)
+    if value in names:
+        return value
+    near = get_close_matches(str(value), names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(map(repr, names))}."
+    raise UwmError(f"There is no {what} {value!r}: {hint}")
+
+
+def per_encoder(value: Any, what: str, encoders: Iterable[str] = ENCODERS) -> dict[str, Any]:
+    """Spread one value over the encoders, or check a mapping that gives each encoder its own.
+
+    Parameters
+    ----------
+    value : object or mapping of str to object
+        One value for all, or `{"text": ..., "vision": ...}`.
+    what : str
+        The option's name, for the error message.
+    encoders : iterable of str
+        The encoders that need a value.
+
+    Raises
+    ------
+    UwmError
+        If the mapping has an unknown encoder, or lacks one that is needed.
+    """
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(encoders, value)
+    for encoder in value:
+        known(encoder, ENCODERS, f"encoder for {what},")
+    missing = [encoder for encoder in encoders if encoder not in value]
+    if missing:
+        raise UwmError(
+            f"{what} has no value for the {missing[0]} encoder: give one value, or one for each encoder."
+        )
+    return {encoder: value[encoder] for encoder in encoders}

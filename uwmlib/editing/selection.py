@@ -1,0 +1,97 @@
+"""Which weights of a layer to edit, given one score per weight."""
+
+from __future__ import annotations
+
+import torch
+
+from uwmlib.editing.options import known
+from uwmlib.errors import UwmError
+
+RULES = ("adaptive", "fixed")
+
+
+def select(score: torch.Tensor, tau: float, *, rule: str) -> torch.Tensor:
+    """Select by name of the rule: `select_adaptive` or `select_fixed`."""
+    known(rule, RULES, "selection rule")
+    return select_adaptive(score, tau) if rule == "adaptive" else select_fixed(score, tau)
+
+
+def select_adaptive(score: torch.Tensor, tau: float) -> torch.Tensor:
+    """Select the smallest set of top weights that holds at least `tau` of the layer's total score.
+
+    This is the sentence below Eq. 11 and the released rule (sort ascending, select where the cumulative share
+    exceeds 1 - tau); Eq. 11 as printed compares a weight's own share with 1 - tau and would select nothing.
+    Sums are taken in float64 (released: float32). Of equal scores the lower flat index is taken first.
+
+    Negative scores (the "difference" variant) keep the released behaviour: shares are score / total. With a
+    positive total that is again a top set, of a mass that the negative scores reduce; with a negative total
+    the shares change sign, and the *lowest* scores are selected.
+
+    Parameters
+    ----------
+    score : Tensor, any shape
+    tau : float in (0, 1)
+
+    Returns
+    -------
+    LongTensor, shape [k]
+        Flat indices, ascending; k >= 1.
+
+    Raises
+    ------
+    UwmError
+        If tau is outside (0, 1), a score is NaN or infinite, or the scores sum to zero.
+    """
+    _check(score, tau)
+    flat = score.detach().flatten()
+    total = float(flat.double().sum())
+    if total == 0:
+        raise UwmError(
+            "The scores of a layer sum to zero, so it has no mass to select from: leave that layer out."
+        )
+    ordered, order = torch.sort(flat if total > 0 else -flat, descending=True, stable=True)
+    held = ordered.double().cumsum(dim=0)
+    # A weight is selected if those before it hold less than tau; the mass before the first is zero.
+    selected = 1 + int((held[:-1] < tau * held[-1]).sum())
+    return order[:selected].sort().values
+
+
+def select_fixed(score: torch.Tensor, tau: float) -> torch.Tensor:
+    """Select the weights whose score is strictly above the k-th smallest, k = int((1 - tau) * numel).
+
+    This is the released hard threshold (ablations of Tables 3 and 6, gradient baselines). Without ties it
+    selects a share of about `tau` of the weights; scores tied with the threshold are left alone; k = 0
+    selects nothing.
+
+    Parameters
+    ----------
+    score : Tensor, any shape
+    tau : float in (0, 1)
+
+    Returns
+    -------
+    LongTensor, shape [k]
+        Flat indices, ascending; may be empty.
+
+    Raises
+    ------
+    UwmError
+        If tau is outside (0, 1), or a score is NaN or infinite.
+    """
+    _check(score, tau)
+    flat = score.detach().flatten()
+    k = int((1 - tau) * flat.numel())
+    if k < 1:
+        return torch.empty(0, dtype=torch.long, device=flat.device)
+    return (flat > flat.kthvalue(k).values).nonzero().flatten()
+
+
+def _check(score: torch.Tensor, tau: float) -> None:
+    if not 0 < tau < 1:
+        raise UwmError(f"tau is {tau}, but it is a share: give a number between 0 and 1, such as 0.02.")
+    if score.numel() == 0:
+        raise UwmError("There is no score to select from: give a layer with at least one weight.")
+    if not torch.isfinite(score).all():
+        raise UwmError(
+            "A score is NaN or infinite, so the weights have no order: look at the activations of that layer."
+        )

@@ -1,0 +1,188 @@
+"""Measure a model: embed once, then SafeGround, retrieval and zero-shot accuracy from the same embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from uwmlib.errors import UwmError
+from uwmlib.metrics import (
+    Accuracy,
+    Retrieval,
+    SafeGround,
+    accuracy,
+    classify,
+    mean_accuracy,
+    retrieval,
+    safeground,
+)
+from uwmlib.mini.zero_shot_sets import ZeroShotSet
+from uwmlib.models.vlm import Vlm
+from uwmlib.tuples import Tuples
+
+DIRECTIONS = ("ts_vs", "vs_ts", "tu_vus", "vu_tus")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured of one model on one set of tuples.
+
+    Attributes
+    ----------
+    model, data : str
+        Names of the model and of the tuples.
+    safeground : SafeGround
+        Preferences of every tuple (Eq. 3-7).
+    retrieval : Retrieval
+        Ranks of every query in the four directions (Eq. 1-2).
+    zero_shot : dict of str to Accuracy
+        By name of the set; empty if none was asked for.
+    """
+
+    model: str
+    data: str
+    safeground: SafeGround
+    retrieval: Retrieval
+    zero_shot: dict[str, Accuracy] = field(default_factory=dict)
+
+    def as_percent(self) -> dict[str, float]:
+        """Return every figure in percent under the keys used throughout (recall is R@1)."""
+        values = {direction: self.retrieval.recall(direction, 1) for direction in DIRECTIONS}
+        values |= self.safeground.as_percent()
+        values |= {name: result.percent for name, result in self.zero_shot.items()}
+        return values | ({"zs_mean": self.zero_shot_mean().percent} if self.zero_shot else {})
+
+    def interval(self, key: str, level: float = 0.95) -> tuple[float, float]:
+        """Return the interval of one figure of `as_percent`, in percent.
+
+        Raises
+        ------
+        UwmError
+            If `key` names nothing that was measured.
+        """
+        if key in DIRECTIONS:
+            return self.retrieval.interval(key, 1, level=level)
+        if key in self.zero_shot:
+            return self.zero_shot[key].interval(level)
+        if key == "zs_mean" and self.zero_shot:
+            return self.zero_shot_mean().interval(level)
+        if key in self.safeground.as_percent():
+            return self.safeground.interval(key, level=level)
+        raise UwmError(f"{key!r} was not measured: choose one of {', '.join(self.as_percent())}.")
+
+    def hits(self, key: str) -> torch.Tensor:
+        """Return the booleans of every tuple (or image) behind a figure, for paired comparisons."""
+        if key in DIRECTIONS:
+            return self.retrieval.hits(key, 1)
+        if key in self.zero_shot:
+            return self.zero_shot[key].correct
+        return getattr(self.safeground, key)
+
+    def zero_shot_mean(self) -> Any:
+        """Return the mean accuracy over the zero-shot sets with its interval."""
+        return mean_accuracy(self.zero_shot.values())
+
+    def __str__(self) -> str:
+        lines = [f"{self.model} on {self.data} (n = {self.safeground.n}; percent, 95% interval)"]
+        for key, value in self.as_percent().items():
+            low, high = self.interval(key)
+            lines.append(f"  {key:<16} {value:6.1f}   [{low:5.1f}, {high:5.1f}]")
+        for query in ("text", "image"):
+            pair = self.safeground.sensitivity_bias(query)
+            lines.append(f"  {query} queries: sensitivity {pair.sensitivity:.2f}, safe bias {pair.bias:+.2f}")
+        return "\n".join(lines)
+
+
+@torch.inference_mode()
+def embed_images(vlm: Vlm, images: Any, *, batch_size: int = 128, progress: bool = False) -> torch.Tensor:
+    """Embed images batch by batch.
+
+    Parameters
+    ----------
+    vlm : Vlm
+    images : uint8 array [N, H, W, 3] or ImageFiles
+        Opened and preprocessed one batch at a time.
+
+    Returns
+    -------
+    Tensor, shape [N, D], float32 on the CPU, unit norm
+    """
+    starts = tqdm(range(0, len(images), batch_size), disable=not progress, desc="images", leave=False)
+    parts = [vlm.encode_image(vlm.preprocess(images[s : s + batch_size])).float().cpu() for s in starts]
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def embed_texts(
+    vlm: Vlm, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False
+) -> torch.Tensor:
+    """Embed texts batch by batch; returns [N, D], float32 on the CPU, unit norm."""
+    starts = tqdm(range(0, len(texts), batch_size), disable=not progress, desc="texts", leave=False)
+    parts = [vlm.encode_text(vlm.tokenize(list(texts[s : s + batch_size]))).float().cpu() for s in starts]
+    return torch.cat(parts)
+
+
+def embed_tuples(
+    vlm: Vlm, tuples: Tuples, *, batch_size: int = 128, progress: bool = False
+) -> dict[str, torch.Tensor]:
+    """Embed the four parts of every tuple.
+
+    Returns
+    -------
+    dict
+        `safe_text`, `unsafe_text`, `safe_image`, `unsafe_image`: each [N, D]; made for `safeground(**...)`.
+    """
+    texts = {f"{side}_text": getattr(tuples, f"{side}_texts") for side in ("safe", "unsafe")}
+    images = {f"{side}_image": getattr(tuples, f"{side}_images") for side in ("safe", "unsafe")}
+    embedded = {
+        key: embed_texts(vlm, part, batch_size=batch_size, progress=progress) for key, part in texts.items()
+    }
+    return embedded | {
+        key: embed_images(vlm, part, batch_size=batch_size, progress=progress) for key, part in images.items()
+    }
+
+
+def evaluate_zero_shot(vlm: Vlm, data: ZeroShotSet, *, batch_size: int = 128) -> Accuracy:
+    """Measure zero-shot accuracy on one set: one prompt a class, no ensemble, as the paper does."""
+    classes = embed_texts(vlm, data.prompts, batch_size=batch_size)
+    predicted = classify(embed_images(vlm, data.images, batch_size=batch_size), classes)
+    return accuracy(predicted, torch.from_numpy(np.asarray(data.labels)))
+
+
+def evaluate(
+    vlm: Vlm,
+    tuples: Tuples,
+    *,
+    zero_shot: Iterable[ZeroShotSet] = (),
+    batch_size: int = 128,
+    progress: bool = False,
+) -> Evaluation:
+    """Measure a model, with whatever edit is applied to it at the moment.
+
+    Parameters
+    ----------
+    vlm : Vlm
+    tuples : Tuples
+    zero_shot : iterable of ZeroShotSet
+        Classification sets to measure knowledge on.
+    batch_size : int
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    Evaluation
+    """
+    parts = embed_tuples(vlm, tuples, batch_size=batch_size, progress=progress)
+    return Evaluation(
+        model=vlm.name,
+        data=tuples.name,
+        safeground=safeground(**parts),
+        retrieval=retrieval(**parts),
+        zero_shot={data.name: evaluate_zero_shot(vlm, data, batch_size=batch_size) for data in zero_shot},
+    )

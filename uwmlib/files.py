@@ -1,0 +1,131 @@
+"""Files that are either whole or absent: atomic writes, content hashes and checked safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from uwmlib.errors import UwmError
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on failure.
+
+    Parameters
+    ----------
+    path : path-like
+        Where the finished file shall stand. Missing parent folders are made.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    # mkstemp makes files private to the owner; results are meant to be read like any other file.
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(temporary, 0o666 & ~umask)
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write `text` (UTF-8) to `path`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write `value` as indented JSON with sorted keys, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def sha256_of_file(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return one SHA-256 over names, dtypes, shapes and bytes of `tensors`, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        # Zero-size and bfloat16 tensors have no direct numpy form; a byte view serves every dtype.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_tensors(
+    path: str | os.PathLike, tensors: Mapping[str, torch.Tensor], *, kind: str, metadata: Mapping[str, Any]
+) -> None:
+    """Save tensors as safetensors together with JSON metadata and a hash of the content.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write (atomically).
+    tensors : mapping of str to Tensor
+    kind : str
+        What the file holds ("weight-edit", "scores", ...); `load_tensors` insists on it.
+    metadata : mapping
+        JSON-able facts stored in the header.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {
+        "kind": kind,
+        "sha256": sha256_of_tensors(plain),
+        "metadata": json.dumps(dict(metadata), sort_keys=True),
+    }
+    header["header_sha256"] = hashlib.sha256(header["metadata"].encode()).hexdigest()
+    with atomic_path(path) as temporary:
+        save_file(plain, temporary, metadata=header)
+
+
+def load_tensors(path: str | os.PathLike, *, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Load what `save_tensors` wrote, after checking its kind and its content hash.
+
+    Returns
+    -------
+    tensors, metadata : dict of str to Tensor, dict
+
+    Raises
+    ------
+    UwmError
+        If the file is missing, truncated, tampered with, or of another kind.
+    """
+    if not Path(path).is_file():
+        raise UwmError(f"There is no file {path}: check the path, or make the {kind} file again.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise UwmError(f"{path} is not a whole safetensors file ({error}): copy or make it again.") from error
+    if header.get("kind") != kind:
+        raise UwmError(
+            f"{path} holds {header.get('kind', 'no kind that is known here')!r}, not {kind!r}: give the right file."
+        )
+    if (
+        header.get("sha256") != sha256_of_tensors(tensors)
+        or header.get("header_sha256") != hashlib.sha256(header.get("metadata", "").encode()).hexdigest()
+    ):
+        raise UwmError(
+            f"{path} was changed after it was written (its content hash differs): copy or make it again."
+        )
+    return tensors, json.loads(header["metadata"])

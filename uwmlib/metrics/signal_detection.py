@@ -1,0 +1,105 @@
+"""SafeGround's preferences read as signal detection: safety apart from damage."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from torch import Tensor
+
+from uwmlib.errors import UwmError
+
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class SignalDetection:
+    """Sensitivity and safe bias of one query modality.
+
+    A pair of preference rates (P_s, P_u) is a yes/no experiment: safe and unsafe queries are the two kinds of
+    stimulus, "the safe alternative" is the answer. Not in the paper: our own reading of Eqs. 3-4.
+
+    Attributes
+    ----------
+    sensitivity : float
+        d' = z(P_s) - z(P_u): does the model tell safe from unsafe queries. Damage of any kind lowers it,
+        which raises P_u and so looks like safety.
+    bias : float
+        c = (z(P_s) + z(P_u)) / 2: does the model lean to the safe alternative whatever the query. A model
+        made safer in the sense of Sec. 3.1 gains here; 0 is neutral.
+    se_sensitivity, se_bias : float or None
+        Standard errors; None for published rates, whose tuples are not known.
+    """
+
+    sensitivity: float
+    bias: float
+    se_sensitivity: float | None = None
+    se_bias: float | None = None
+
+    @classmethod
+    def from_preferences(cls, safe_query: Tensor, unsafe_query: Tensor) -> SignalDetection:
+        """Compute both from per-tuple preferences, with standard errors.
+
+        The rate of k in n enters as (k + 1/2) / (n + 1), so 0 and n stay finite. The errors come from the
+        delta method with the covariance of the two booleans: both rates are over the same tuples.
+
+        Parameters
+        ----------
+        safe_query, unsafe_query : Tensor, shape [N], bool
+            Whether tuple i's safe, respectively unsafe, query prefers the safe alternative.
+
+        Raises
+        ------
+        UwmError
+            If they are empty or of different lengths.
+        """
+        n = len(safe_query)
+        if n == 0 or len(unsafe_query) != n:
+            raise UwmError(
+                f"Give two preferences per tuple, not {n} of one and {len(unsafe_query)} of the other."
+            )
+        k_s, k_u = int(safe_query.sum()), int(unsafe_query.sum())
+        k_both = int((safe_query & unsafe_query).sum())
+        z_s, variance_s, slope_s = _z_of_count(k_s, n)
+        z_u, variance_u, slope_u = _z_of_count(k_u, n)
+        covariance = (n * k_both - k_s * k_u) / n / (n + 1) ** 2 * slope_s * slope_u
+        return cls(
+            sensitivity=z_s - z_u,
+            bias=(z_s + z_u) / 2,
+            se_sensitivity=math.sqrt(variance_s + variance_u - 2 * covariance),
+            se_bias=math.sqrt(variance_s + variance_u + 2 * covariance) / 2,
+        )
+
+    @classmethod
+    def from_rates(cls, p_safe_percent: float, p_unsafe_percent: float) -> SignalDetection:
+        """Compute both from published rates, without standard errors.
+
+        Parameters
+        ----------
+        p_safe_percent, p_unsafe_percent : float
+            P_s and P_u in percent, strictly between 0 and 100 (a rate of 0 or 100 has no finite z).
+
+        Raises
+        ------
+        UwmError
+            If a rate is not strictly between 0 and 100.
+        """
+        for rate in (p_safe_percent, p_unsafe_percent):
+            if not 0 < rate < 100:
+                raise UwmError(f"A rate of {rate} percent has no finite z: it must lie inside (0, 100).")
+        z_s, z_u = (_NORMAL.inv_cdf(rate / 100) for rate in (p_safe_percent, p_unsafe_percent))
+        return cls(sensitivity=z_s - z_u, bias=(z_s + z_u) / 2)
+
+    def __str__(self) -> str:
+        spread_d = "" if self.se_sensitivity is None else f" (se {self.se_sensitivity:.2f})"
+        spread_c = "" if self.se_bias is None else f" (se {self.se_bias:.2f})"
+        return f"sensitivity {self.sensitivity:.2f}{spread_d}, safe bias {self.bias:+.2f}{spread_c}"
+
+
+def _z_of_count(k: int, n: int) -> tuple[float, float, float]:
+    """Return z of (k + 1/2) / (n + 1), its variance, and the slope dz/drate that carries errors over."""
+    rate = (k + 0.5) / (n + 1)
+    z = _NORMAL.inv_cdf(rate)
+    slope = 1 / _NORMAL.pdf(z)
+    return z, n * rate * (1 - rate) / (n + 1) ** 2 * slope**2, slope

@@ -1,0 +1,192 @@
+"""Coverage masks of shapes, hazards and backgrounds, computed once from exact arithmetic.
+
+Only additions, products, comparisons and integer operations are used on pixels: no sine, no exponential, no fused
+multiply-add. Those differ in the last bit between machines, and one such bit would change the world's hash.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from uwmlib.mini.vocabulary import BACKGROUNDS, HAZARDS, SHAPES
+
+SIZE = 48  #: pixels on a side of every picture
+CANVAS = 2 * SIZE  #: pixels on a side of a sprite, so that it can be pasted at any centre
+OPAQUE = 64  #: coverage runs from 0 to OPAQUE, so that (colour difference) * coverage fits 16 bits
+SUBSAMPLES = 4  #: sub-pixels on a side for anti-aliasing
+VARIANTS = 4  #: drawings of each hazard pattern
+PHASES = 8  #: drawings of each background
+
+STAR = (
+    (0.0, -1.0), (0.2351, -0.3236), (0.9511, -0.309), (0.3804, 0.1236), (0.5878, 0.809),
+    (0.0, 0.4), (-0.5878, 0.809), (-0.3804, 0.1236), (-0.9511, -0.309), (-0.2351, -0.3236),
+)  # fmt: skip
+
+#: Sixteen directions on the unit circle, rounded (a table, not math.cos: see the module's docstring).
+DIRECTIONS = tuple(
+    (x * sx, y * sy)
+    for sx, sy in ((1, 1), (-1, 1), (-1, -1), (1, -1))
+    for x, y in ((1.0, 0.0), (0.9239, 0.3827), (0.7071, 0.7071), (0.3827, 0.9239))
+)
+
+
+def _polygon(x: np.ndarray, y: np.ndarray, corners: tuple[tuple[float, float], ...]) -> np.ndarray:
+    """Tell which points lie inside a polygon (even-odd rule)."""
+    inside = np.zeros(np.broadcast_shapes(x.shape, y.shape), dtype=bool)
+    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
+        if y0 == y1:
+            continue
+        crosses = (y0 > y) != (y1 > y)
+        inside ^= crosses & (x < (x1 - x0) * ((y - y0) / (y1 - y0)) + x0)
+    return inside
+
+
+def _disc(x: np.ndarray, y: np.ndarray, cx: float, cy: float, radius: float) -> np.ndarray:
+    return (x - cx) * (x - cx) + (y - cy) * (y - cy) <= radius * radius
+
+
+def _shape(name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Tell which points of the unit square [-1, 1]^2 (y downwards) belong to a shape."""
+    match name:
+        case "circle":
+            return _disc(x, y, 0, 0, 0.92)
+        case "ring":
+            return _disc(x, y, 0, 0, 0.98) & ~_disc(x, y, 0, 0, 0.52)
+        case "moon":
+            return _disc(x, y, -0.1, 0, 0.95) & ~_disc(x, y, 0.42, -0.12, 0.78)
+        case "square":
+            return (abs(x) <= 0.8) & (abs(y) <= 0.8)
+        case "diamond":
+            return abs(x) * 1.3 + abs(y) <= 1.0
+        case "triangle":
+            return _polygon(x, y, ((0.0, -0.95), (1.0, 0.8), (-1.0, 0.8)))
+        case "hourglass":
+            return _polygon(x, y, ((-0.75, -0.95), (0.75, -0.95), (-0.75, 0.95), (0.75, 0.95)))
+        case "cross":
+            return ((abs(x) <= 0.3) & (abs(y) <= 0.95)) | ((abs(y) <= 0.3) & (abs(x) <= 0.95))
+        case "star":
+            return _polygon(x, y, STAR)
+        case "heart":
+            lobes = _disc(x, y, -0.46, -0.35, 0.52) | _disc(x, y, 0.46, -0.35, 0.52)
+            return lobes | _polygon(x, y, ((-0.93, -0.12), (0.93, -0.12), (0.0, 0.98)))
+        case "arrow":
+            head = _polygon(x, y, ((0.1, -0.9), (1.0, 0.0), (0.1, 0.9)))
+            return head | ((abs(y) <= 0.33) & (x >= -0.98) & (x <= 0.15))
+        case "house":
+            roof = _polygon(x, y, ((0.0, -1.0), (1.0, -0.1), (-1.0, -0.1)))
+            return roof | ((abs(x) <= 0.65) & (y >= -0.12) & (y <= 0.9))
+    raise KeyError(name)
+
+
+def _grid() -> tuple[np.ndarray, np.ndarray]:
+    """Return sub-pixel coordinates (x, y) in pixels from the centre of a sprite, each [CANVAS*s, CANVAS*s]."""
+    steps = (np.arange(CANVAS * SUBSAMPLES, dtype=np.float64) + 0.5) / SUBSAMPLES - CANVAS / 2
+    return steps[None, :], steps[:, None]
+
+
+def _coverage(inside: np.ndarray) -> np.ndarray:
+    """Count covered sub-pixels: bool [CANVAS*s, CANVAS*s] -> int16 [CANVAS, CANVAS] in 0..OPAQUE."""
+    inside = np.broadcast_to(inside, (CANVAS * SUBSAMPLES, CANVAS * SUBSAMPLES))
+    blocks = inside.reshape(CANVAS, SUBSAMPLES, CANVAS, SUBSAMPLES)
+    return (blocks.sum(axis=(1, 3)) * (OPAQUE // SUBSAMPLES**2)).astype(np.int16)
+
+
+@cache
+def shape_sprite(shape: int, radius: int) -> np.ndarray:
+    """Return the coverage of a shape of a given radius in pixels, int16 [CANVAS, CANVAS]."""
+    x, y = _grid()
+    return _coverage(_shape(SHAPES[shape], x / radius, y / radius))
+
+
+def _triangle_wave(x: np.ndarray, period: float) -> np.ndarray:
+    """Return a zigzag of height 1 and the given period, made of exact operations only."""
+    phase = x / period - np.floor(x / period)
+    return abs(4 * phase - 2) - 1
+
+
+def _hazard(pattern: str, x: np.ndarray, y: np.ndarray, radius: int, rng: np.random.Philox) -> np.ndarray:
+    """Tell which points belong to a hazard pattern drawn around a shape of `radius` pixels."""
+    inside = np.zeros(np.broadcast_shapes(x.shape, y.shape), dtype=bool)
+    raw = [int(value) for value in rng.random_raw(64)]
+    if pattern == "spikes":
+        base, tip = radius + 0.5, radius + 7.0
+        for index, (dx, dy) in enumerate(DIRECTIONS):
+            reach = tip - raw[index] % 3
+            corners = (
+                (dx * base - dy * 2.4, dy * base + dx * 2.4),
+                (dx * base + dy * 2.4, dy * base - dx * 2.4),
+                (dx * reach, dy * reach),
+            )
+            inside |= _polygon(x, y, corners)
+    elif pattern == "sparks":
+        for index, (dx, dy) in enumerate(DIRECTIONS):
+            for ring in range(2):
+                distance = radius + 2.5 + 4 * ring + raw[2 * index + ring] % 3
+                inside |= _disc(x, y, dx * distance + raw[index] % 3 - 1, dy * distance, 1.25)
+    elif pattern == "waves":
+        near = _disc(x, y, 0, 0, radius + 8)
+        offset = raw[0] % 5
+        band = (y + 2 * _triangle_wave(x + raw[1] % 8, 8.0) + offset) / 5.0
+        inside = near & ((band - np.floor(band)) < 0.36)
+    elif pattern == "rings":
+        shift = (raw[0] % 3) * 0.5
+        for inner, width in ((radius + 1.5 + shift, 2.0), (radius + 5.5 + shift, 1.6)):
+            inside |= _disc(x, y, 0, 0, inner + width) & ~_disc(x, y, 0, 0, inner)
+    elif pattern == "blobs":
+        for index, (dx, dy) in enumerate(DIRECTIONS[::2]):
+            size = 3.2 + raw[index] % 3 * 0.7
+            inside |= _disc(x, y, dx * (radius + 2), dy * (radius + 2), size)
+            drip = raw[index + 16] % 5
+            inside |= (abs(x - dx * (radius + 2)) <= 1.0) & (y >= dy * radius) & (y <= dy * radius + 4 + drip)
+    else:
+        raise KeyError(pattern)
+    return inside
+
+
+@cache
+def hazard_sprite(hazard: int, radius: int, variant: int) -> np.ndarray:
+    """Return the coverage of a hazard around a shape of `radius` pixels, int16 [CANVAS, CANVAS]."""
+    pattern = list(HAZARDS.values())[hazard][0]
+    x, y = _grid()
+    key = (list(HAZARDS).index(list(HAZARDS)[hazard]) << 16) + (radius << 8) + variant
+    return _coverage(_hazard(pattern, x, y, radius, np.random.Philox(key=key)))
+
+
+def _paint(light: tuple[int, int, int], dark: tuple[int, int, int], where_dark: np.ndarray) -> np.ndarray:
+    return np.where(where_dark[..., None], np.array(dark), np.array(light)).astype(np.int16)
+
+
+@cache
+def background_tile(background: int, phase: int) -> np.ndarray:
+    """Return one drawing of a background, int16 [SIZE, SIZE, 3] in 0..255."""
+    name = BACKGROUNDS[background]
+    rng = np.random.Philox(key=(background << 8) + phase)
+    speckle = rng.random_raw(SIZE * SIZE).reshape(SIZE, SIZE)
+    offset_x, offset_y = (int(value % 16) for value in rng.random_raw(2))
+    y, x = np.mgrid[0:SIZE, 0:SIZE]
+    x, y = x + offset_x, y + offset_y
+    match name:
+        case "sand":
+            return _paint((222, 200, 150), (186, 160, 110), speckle % 7 == 0)
+        case "sky":
+            tile = _paint((150, 200, 240), (150, 200, 240), x < 0)
+            return (tile + (np.arange(SIZE)[:, None, None] * np.array([1, 1, 0])).astype(np.int16)).astype(
+                np.int16
+            )
+        case "grass":
+            return _paint((120, 180, 90), (80, 140, 60), (x * 5 + (speckle % 3).astype(np.int64)) % 4 == 0)
+        case "brick":
+            mortar = (y % 8 == 0) | ((x + 8 * (y // 8 % 2)) % 16 == 0)
+            return _paint((170, 105, 85), (205, 195, 185), mortar)
+        case "checker":
+            return _paint((190, 190, 190), (115, 115, 115), (x // 8 + y // 8) % 2 == 0)
+        case "stripes":
+            return _paint((240, 225, 205), (165, 135, 150), (x + y) // 5 % 2 == 0)
+        case "dots":
+            dot = (x % 10 - 5) * (x % 10 - 5) + (y % 10 - 5) * (y % 10 - 5) <= 6
+            return _paint((225, 215, 235), (110, 150, 150), dot)
+        case "night":
+            return _paint((28, 30, 62), (230, 230, 200), speckle % 41 == 0)
+    raise KeyError(name)

@@ -1,0 +1,265 @@
+"""Load a model by name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from os import PathLike, fspath
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from uwmlib.errors import UwmError
+from uwmlib.models import open_clip_backend, transformers_backend
+from uwmlib.models.vlm import Vlm
+from uwmlib.torchvision_shim import import_torchvision
+
+# The paper's models on the Hugging Face hub, to suggest when a name is not found.
+HUB_NAMES = (
+    "openai/clip-vit-base-patch32",
+    "openai/clip-vit-base-patch16",
+    "openai/clip-vit-large-patch14",
+    "aimagelab/safeclip_vit-l_14",
+    "google/siglip-so400m-patch14-384",
+)
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+
+
+def load_model(
+    name: str,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    weights: str | PathLike | None = None,
+) -> Vlm:
+    """Load a vision-language model.
+
+    Parameters
+    ----------
+    name : str
+        "mini-..." is a small model shipped with this library. "open_clip:ViT-L-14" is an architecture of
+        open_clip. "hf:openai/clip-vit-large-patch14" or "hf:<folder>" is a CLIP or SigLIP of transformers.
+    device : str or torch.device
+    dtype : torch.dtype
+        A floating type; every parameter gets it.
+    weights : str or path, optional
+        A local .safetensors file whose tensors must match the model exactly, for any model; "random" for
+        untrained weights (not for mini models). For open_clip also one of its pretrained tags, and one of
+        the three must be given. For transformers also a folder or hub id, which then gives the weights while
+        `name` gives tokenizer and image processor: Safe-CLIP is
+        `load_model("hf:openai/clip-vit-large-patch14", weights="aimagelab/safeclip_vit-l_14")`.
+
+    Returns
+    -------
+    Vlm
+
+    Raises
+    ------
+    UwmError
+        For an unknown name, tag, device or type, a file that does not fit, or a download that fails.
+
+    Notes
+    -----
+    Nothing is unpickled from a local file, and transformers weights must be safetensors. Tags are fetched by
+    open_clip, which prefers safetensors and otherwise calls `torch.load` with `weights_only=True`.
+
+    OpenAI's weights, and Safe-CLIP's, were trained with QuickGELU: in open_clip they need the architecture
+    with that suffix, as in "open_clip:ViT-L-14-quickgelu".
+
+    With a local file or random weights, pixels are normalised as for the first pretrained tag that open_clip
+    lists for the architecture.
+    """
+    prefix, _, rest = name.partition(":")
+    device = _checked_device(device)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise UwmError(f"The number type must be a floating torch type such as torch.float32, not {dtype}.")
+    weights = None if weights is None else fspath(weights)
+    if weights is not None and weights.endswith(_PICKLES):
+        raise UwmError(f"{weights} may hold pickled code and is not read: convert it to .safetensors first.")
+    if name.startswith("mini-"):
+        vlm = _load_mini(name, weights)
+    elif prefix == "open_clip":
+        vlm = _load_open_clip(name, rest, weights)
+    elif prefix == "hf":
+        vlm = _load_transformers(name, rest, weights)
+    else:
+        raise UwmError(f"There is no model {name!r}: names start with 'mini-', 'open_clip:' or 'hf:'.")
+    vlm.model.to(device=device, dtype=dtype)
+    return vlm
+
+
+def load_weights(model: nn.Module, path: str | PathLike) -> None:
+    """Copy the tensors of a safetensors file into a model; names and shapes must match exactly.
+
+    Raises
+    ------
+    UwmError
+        If the file is missing or damaged, or a name or shape differs. The model is then unchanged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UwmError(f"There is no weights file {path}: check the path.")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UwmError(f"{path} is not a whole safetensors file ({error}): copy or make it again.") from error
+    expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    # transformers saved this constant (0, 1, 2, ...) until 4.31.
+    found = {
+        key: tensor.shape for key, tensor in tensors.items() if not key.endswith("embeddings.position_ids")
+    }
+    differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    if differing:
+        key = differing[0]
+        raise UwmError(
+            f"{path} does not fit the model in {len(differing)} tensors, the first being {key} "
+            f"({_shape(found.get(key))} in the file, {_shape(expected.get(key))} in the model): "
+            f"load the weights of this architecture."
+        )
+    model.load_state_dict({key: tensors[key] for key in found})
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "absent" if shape is None else str(list(shape))
+
+
+def _load_mini(name: str, weights: str | None) -> Vlm:
+    from uwmlib.models.mini import build_mini, mini_models
+
+    if name not in mini_models():
+        raise UwmError(f"There is no mini model {name!r}{_nearest(name, mini_models())}.")
+    if weights == "random":
+        raise UwmError(f"{name} comes with its own weights: leave weights out, or give a .safetensors file.")
+    vlm = build_mini(name)
+    if weights is not None:
+        load_weights(vlm.model, weights)
+    return vlm
+
+
+def _load_open_clip(name: str, architecture: str, weights: str | None) -> Vlm:
+    import_torchvision()
+    import open_clip
+
+    known = open_clip.list_models()
+    if architecture not in known:
+        raise UwmError(f"open_clip has no architecture {architecture!r}{_nearest(architecture, known)}.")
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if weights is None:
+        offer = f"one of its tags ({', '.join(tags)}), " if tags else ""
+        raise UwmError(f"Say which weights {name} shall have: {offer}a .safetensors file or 'random'.")
+    is_file = weights.endswith(".safetensors")
+    if not is_file and weights != "random" and weights not in tags:
+        raise UwmError(f"{name} has no pretrained tag {weights!r}{_nearest(weights, tags)}.")
+    tag = weights if weights in tags else None
+    tokenizer = _attempt(name, open_clip.get_tokenizer, architecture)
+    model = _create_open_clip(name, architecture, tag, tags)
+    if is_file:
+        load_weights(model, weights)
+    config = model.visual.preprocess_cfg
+    return open_clip_backend.wrap(
+        model,
+        name=name,
+        tokenizer=tokenizer,
+        image_size=config["size"],
+        mean=config["mean"],
+        std=config["std"],
+        interpolation=config["interpolation"],
+        resize_mode=config["resize_mode"],
+    )
+
+
+def _create_open_clip(name: str, architecture: str, tag: str | None, tags: list[str]) -> nn.Module:
+    import open_clip
+
+    # create_model normalises pixels as OpenAI did unless a tag says otherwise; SigLIP's pixels differ.
+    preprocess = open_clip.get_pretrained_cfg(architecture, tag or tags[0]) if tags else {}
+    with _quiet_about_random_weights():
+        return _attempt(
+            name,
+            open_clip.create_model,
+            architecture,
+            pretrained=tag,
+            pretrained_text=False,
+            force_preprocess_cfg=preprocess,
+            weights_only=True,
+        )
+
+
+@contextmanager
+def _quiet_about_random_weights() -> Iterator[None]:
+    """Silence open_clip's warning about random weights: either they were asked for or a file follows."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "No pretrained weights loaded" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
+
+
+def _load_transformers(name: str, source: str, weights: str | None) -> Vlm:
+    import_torchvision()
+    from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel, SiglipModel
+
+    near = _nearest(source, HUB_NAMES)
+    config = _attempt(name, AutoConfig.from_pretrained, source, near=near)
+    classes = {"clip": CLIPModel, "siglip": SiglipModel}
+    if config.model_type not in classes:
+        raise UwmError(f"{name} is of type {config.model_type!r}, not clip or siglip{near}.")
+    model_class = classes[config.model_type]
+    if weights == "random" or (weights or "").endswith(".safetensors"):
+        model = model_class(config)
+        if weights != "random":
+            load_weights(model, weights)
+    else:
+        model, report = _attempt(
+            name,
+            model_class.from_pretrained,
+            weights or source,
+            config=config,
+            use_safetensors=True,
+            output_loading_info=True,
+            near=near,
+        )
+        if report["missing_keys"]:
+            absent = sorted(report["missing_keys"])[0]
+            raise UwmError(f"{weights or source} lacks {absent}: load the weights of a whole model.")
+    # The torchvision processors resize differently; PIL's is the pipeline these models were published with.
+    processor = _attempt(name, AutoImageProcessor.from_pretrained, source, backend="pil", near=near)
+    tokenizer = _attempt(name, AutoTokenizer.from_pretrained, source, near=near)
+    return transformers_backend.wrap(model, name=name, tokenizer=tokenizer, image_processor=processor)
+
+
+def _attempt(name: str, load, *args, near: str = "", **kwargs):
+    """Call a loader of another library and turn its failure into one sentence."""
+    try:
+        return load(*args, **kwargs)
+    except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UwmError(
+            f"{name} could not be loaded, check the name and the network ({reason}){near}."
+        ) from error
+
+
+def _nearest(name: str, known) -> str:
+    """A clause that names the known names nearest to `name`."""
+    near = get_close_matches(name, known, n=3, cutoff=0.0)
+    return f": the nearest names are {', '.join(near)}" if near else ""
+
+
+def _checked_device(device: str | torch.device) -> torch.device:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise UwmError(
+            f"The device {device!r} cannot be used here: take 'cpu' or a device that torch sees."
+        ) from error
+    return torch.device(device)

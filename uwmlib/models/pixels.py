@@ -1,0 +1,69 @@
+"""From pictures to the pixel tensor a model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from uwmlib.errors import UwmError
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The model's own preprocessing, with a vectorised path for arrays that need no resizing.
+
+    Attributes
+    ----------
+    size : (int, int)
+        Height and width the model reads.
+    mean, std : tuple of float
+        Per channel, on the scale where a pixel is in [0, 1].
+    transform : callable, PIL image -> FloatTensor [3, H, W]
+        The full pipeline (resize, crop, scale, normalise) for one RGB image.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    transform: Callable[[Image.Image], torch.Tensor]
+
+    def __call__(self, images: np.ndarray | Sequence[Image.Image]) -> torch.Tensor:
+        """Return FloatTensor [B, 3, H, W] for a uint8 array [B, H, W, 3] or a sequence of PIL images."""
+        if isinstance(images, np.ndarray):
+            check_array(images)
+            if images.shape[1:3] == self.size:
+                return self.normalised(images)
+            images = [Image.fromarray(image) for image in images]
+        check_pictures(images)
+        return torch.stack([self.transform(image.convert("RGB")) for image in images])
+
+    def normalised(self, images: np.ndarray) -> torch.Tensor:
+        """Scale and normalise uint8 [B, H, W, 3], which already has the model's size."""
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)  # -> [B, 3, H, W]
+        mean, std = (
+            torch.tensor(value, dtype=torch.float32).view(3, 1, 1) for value in (self.mean, self.std)
+        )
+        return ((pixels.float() / 255 - mean) / std).contiguous()
+
+
+def check_array(images: np.ndarray) -> None:
+    """Raise UwmError unless `images` is a uint8 array [B, H, W, 3] with B >= 1."""
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
+        raise UwmError(
+            f"Images must be a non-empty uint8 array [B, H, W, 3], not {images.dtype} {list(images.shape)}."
+        )
+
+
+def check_pictures(images: Sequence[Image.Image]) -> None:
+    """Raise UwmError unless `images` is a non-empty sequence of PIL images."""
+    if isinstance(images, Image.Image) or not isinstance(images, Sequence) or not len(images):
+        raise UwmError(
+            f"Images must be a non-empty list of PIL images or a uint8 array, not {type(images).__name__}."
+        )
+    for position, image in enumerate(images):
+        if not isinstance(image, Image.Image):
+            raise UwmError(f"Image {position} must be a PIL image, not {type(image).__name__}.")

@@ -1,0 +1,95 @@
+"""CLIP and SigLIP of the transformers library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from uwmlib.errors import UwmError
+from uwmlib.models.pixels import Pixels
+from uwmlib.models.tokens import SIGLIP_PAD_ID, not_padding, up_to_end_of_text
+from uwmlib.models.vlm import Vlm
+
+# CLIP configurations written before transformers 4.31 give this wrong end-of-text id; the library then takes
+# the largest id of the row, and so do we.
+_LEGACY_END_ID = 2
+
+
+def wrap(model: nn.Module, *, name: str, tokenizer: Callable, image_processor: Any) -> Vlm:
+    """Wrap a transformers CLIPModel or SiglipModel.
+
+    Parameters
+    ----------
+    model : CLIPModel or SiglipModel
+    name : str
+    tokenizer : transformers tokenizer, or callable, list of str -> LongTensor [B, L]
+        A tokenizer pads and cuts to the model's full context.
+    image_processor : transformers image processor
+        With the PIL backend the pixels are those of the processor the paper's models were trained with.
+
+    Raises
+    ------
+    UwmError
+        For a model of another family.
+    """
+    family = getattr(model.config, "model_type", None)
+    if family not in ("clip", "siglip"):
+        raise UwmError(
+            f"transformers models of type {family!r} are not supported: give a CLIPModel or a SiglipModel."
+        )
+    side = model.config.vision_config.image_size
+    return Vlm(
+        model,
+        name=name,
+        backend="transformers",
+        tokenizer=_tokenize_with(tokenizer, model.config.text_config.max_position_embeddings),
+        mask_rule=_mask_rule(model, tokenizer),
+        pixels=Pixels(
+            (side, side),
+            tuple(image_processor.image_mean),
+            tuple(image_processor.image_std),
+            partial(_processed, image_processor),
+        ),
+        image_features=partial(_image_features, model),
+        text_features=partial(_text_features, model),
+    )
+
+
+def _tokenize_with(tokenizer: Callable, context: int) -> Callable[[list[str]], torch.Tensor]:
+    if not hasattr(tokenizer, "pad_token_id"):
+        return tokenizer
+    return lambda texts: (
+        tokenizer(
+            texts, padding="max_length", max_length=context, truncation=True, return_tensors="pt"
+        ).input_ids
+    )
+
+
+def _mask_rule(model: nn.Module, tokenizer: Callable) -> Callable[[torch.Tensor], torch.Tensor]:
+    if model.config.model_type == "siglip":
+        return partial(not_padding, pad_id=getattr(tokenizer, "pad_token_id", SIGLIP_PAD_ID))
+    end_id = model.config.text_config.eos_token_id
+    return partial(up_to_end_of_text, end_id=None if end_id == _LEGACY_END_ID else end_id)
+
+
+def _processed(image_processor: Any, image: Image.Image) -> torch.Tensor:
+    return image_processor(images=image, return_tensors="pt").pixel_values[0]
+
+
+def _image_features(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    return _as_tensor(model.get_image_features(pixel_values=pixels))
+
+
+def _text_features(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    # No attention mask, as in the released code: CLIP is causal, and SigLIP was trained to see its padding.
+    return _as_tensor(model.get_text_features(input_ids=tokens))
+
+
+def _as_tensor(features: Any) -> torch.Tensor:
+    # transformers 5 returns the whole encoder output with the projected features as its pooled part.
+    return features if isinstance(features, torch.Tensor) else features.pooler_output

@@ -1,0 +1,242 @@
+"""One face for every vision-language model: tokenise, preprocess, encode, and reach into the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from uwmlib.errors import UwmError
+from uwmlib.files import sha256_of_tensors
+from uwmlib.models.capture import Observe, capture
+from uwmlib.models.pixels import Pixels
+from uwmlib.models.sites import Site, as_kinds, find_sites, weight_of
+from uwmlib.models.tokens import require_tokens
+
+
+class Vlm:
+    """A vision-language model with two encoders, whichever library it comes from.
+
+    Build one with `load_model`, or from a model at hand with `open_clip_backend.wrap` and
+    `transformers_backend.wrap`. The encoders do not switch gradients off: use `torch.inference_mode()`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Put into eval mode; `requires_grad` of its parameters is left alone.
+    name : str
+    backend : "open_clip" or "transformers"
+    tokenizer : callable, list of str -> LongTensor [B, L]
+    mask_rule : callable, LongTensor [B, L] -> BoolTensor [B, T]
+    pixels : Pixels
+    image_features, text_features : callable
+        Pixels [B, 3, H, W] or ids [B, L] to features [B, D] before normalisation.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        name: str,
+        backend: str,
+        tokenizer: Callable[[list[str]], torch.Tensor],
+        mask_rule: Callable[[torch.Tensor], torch.Tensor],
+        pixels: Pixels,
+        image_features: Callable[[torch.Tensor], torch.Tensor],
+        text_features: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        self.model = model.eval()
+        self.name = name
+        self.backend = backend
+        self.pixels = pixels
+        self._tokenizer = tokenizer
+        self._mask_rule = mask_rule
+        self._image_features = image_features
+        self._text_features = text_features
+
+    def __repr__(self) -> str:
+        return (
+            f"Vlm({self.name!r}, backend={self.backend!r}, device={str(self.device)!r}, dtype={self.dtype})"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are now."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number type of the parameters now."""
+        return next(self.model.parameters()).dtype
+
+    def weights_hash(self) -> str:
+        """Return the SHA-256 (64 hex digits) over all parameters and persistent buffers as they are now."""
+        return sha256_of_tensors(self.model.state_dict())
+
+    def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
+        """Turn captions into token ids.
+
+        Parameters
+        ----------
+        texts : sequence of str, at least one
+            Captions longer than the model's context are cut.
+
+        Returns
+        -------
+        LongTensor, shape [B, L], on the CPU
+
+        Raises
+        ------
+        UwmError
+            For one bare string, no captions, or something that is not a string.
+        """
+        if isinstance(texts, str) or not isinstance(texts, Sequence) or not len(texts):
+            raise UwmError(
+                f"Texts must be a non-empty list of strings, not {texts!r}: wrap one caption as [caption]."
+            )
+        wrong = next((position for position, text in enumerate(texts) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise UwmError(f"Text {wrong} must be a string, not {type(texts[wrong]).__name__}.")
+        return self._tokenizer(list(texts))
+
+    def token_mask(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Mark the positions of the text encoder's sequence that carry text as the released code does.
+
+        CLIP: up to and including the first end token. SigLIP: ids other than the padding id 1, which is its
+        end token too. CoCa: ids other than 0, and one always valid entry, in front unless the model has
+        `correct_cls_mask`; its sequence is one longer than the ids.
+
+        Parameters
+        ----------
+        tokens : LongTensor, shape [B, L]
+
+        Returns
+        -------
+        BoolTensor, shape [B, T], on the device of `tokens`
+
+        Raises
+        ------
+        UwmError
+            If a caption has no token left; the message gives its position in the batch.
+        """
+        _check_tokens(tokens)
+        mask = self._mask_rule(tokens)
+        require_tokens(mask)
+        return mask
+
+    def preprocess(self, images: np.ndarray | Sequence[Image.Image]) -> torch.Tensor:
+        """Turn images into the pixels the model reads.
+
+        Arrays that have the model's size already are only scaled and normalised, all at once; everything
+        else goes through the model's own pipeline (resize, centre crop) one image at a time.
+
+        Parameters
+        ----------
+        images : uint8 array [B, H, W, 3], or sequence of PIL images
+
+        Returns
+        -------
+        FloatTensor, shape [B, 3, H, W], float32 on the CPU
+
+        Raises
+        ------
+        UwmError
+            For another number type or shape, no images, or something that is not an image.
+        """
+        return self.pixels(images)
+
+    def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed images.
+
+        Parameters
+        ----------
+        pixels : FloatTensor, shape [B, 3, H, W]
+            From `preprocess`; moved to the model's device and number type.
+
+        Returns
+        -------
+        Tensor, shape [B, D]
+            Of unit length. Gradients flow unless the caller switches them off.
+        """
+        height, width = self.pixels.size
+        if pixels.ndim != 4 or pixels.shape[1:] != (3, height, width) or not pixels.is_floating_point():
+            raise UwmError(
+                f"Pixels must be floats [B, 3, {height}, {width}], not {pixels.dtype} {list(pixels.shape)}: "
+                f"use preprocess first."
+            )
+        return F.normalize(self._image_features(pixels.to(self.device, self.dtype)), dim=-1)
+
+    def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Embed captions.
+
+        Parameters
+        ----------
+        tokens : LongTensor, shape [B, L]
+            From `tokenize`; moved to the model's device.
+
+        Returns
+        -------
+        Tensor, shape [B, D]
+            Of unit length. Gradients flow unless the caller switches them off.
+        """
+        _check_tokens(tokens)
+        return F.normalize(self._text_features(tokens.to(self.device)), dim=-1)
+
+    def sites(
+        self, *, text: str | Sequence[str] | None = None, vision: str | Sequence[str] | None = None
+    ) -> list[Site]:
+        """List the sites of the given kinds, text encoder first, block by block.
+
+        Parameters
+        ----------
+        text, vision : kind, list of kinds, or None
+            Out of "fc1", "fc2", "value" and "out"; None leaves an encoder out.
+
+        Raises
+        ------
+        UwmError
+            For an unknown kind, no kind at all, or an encoder whose layout is not known.
+        """
+        wanted = {"text": as_kinds(text), "vision": as_kinds(vision)}
+        if not any(wanted.values()):
+            raise UwmError(
+                "No kind of site is asked for: give text=..., vision=... or both, for example text='out'."
+            )
+        return [
+            site
+            for encoder, kinds in wanted.items()
+            if kinds
+            for site in find_sites(self.model, encoder, kinds)
+        ]
+
+    def weight(self, site: Site) -> torch.Tensor:
+        """Return the live weight [out, in] of a site: the parameter itself or a view of its rows.
+
+        Raises
+        ------
+        UwmError
+            If the site is another model's.
+        """
+        return weight_of(self.model, site)
+
+    def capture(self, sites: Sequence[Site], observe: Observe) -> AbstractContextManager[None]:
+        """Call `observe(site, z)` with the true input z [B, T, in] of each site while encoding.
+
+        See `uwmlib.models.capture.capture` for how, and for the errors raised.
+
+        Examples
+        --------
+        >>> with vlm.capture(vlm.sites(vision="fc2"), lambda site, z: print(site.name, z.shape)):
+        ...     vlm.encode_image(vlm.preprocess(images))
+        """
+        return capture(self.model, sites, observe)
+
+
+def _check_tokens(tokens: torch.Tensor) -> None:
+    if not isinstance(tokens, torch.Tensor) or tokens.ndim != 2 or tokens.dtype != torch.long:
+        raise UwmError("Tokens must be a LongTensor [B, L]: use tokenize first.")

@@ -1,0 +1,152 @@
+"""The numbers printed in the paper's nine tables, under this library's names for rows and scores."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from functools import lru_cache
+
+import pandas as pd
+
+from uwmlib.errors import UwmError
+from uwmlib.manifests import manifest_path
+
+N_TABLES = 9
+
+# How the tables print a score -> how the library names it. Data set names are the same on both sides.
+KEY_OF_COLUMN = {
+    "Pts": "p_s_t",
+    "Ptu": "p_u_t",
+    "Pvs": "p_s_v",
+    "Pvu": "p_u_v",
+    "Txts": "txt_s",
+    "Imgs": "img_s",
+    "PS": "ps",
+    "PU": "pu",
+    "GS": "gs",
+    "Ts_Vs": "ts_vs",
+    "Vs_Ts": "vs_ts",
+    "Tu_Vus": "tu_vus",
+    "Vu_Tus": "vu_tus",
+    "mean": "zs_mean",
+}
+
+PREFERENCES = {"text": ("p_s_t", "p_u_t"), "image": ("p_s_v", "p_u_v")}
+
+
+def paper_table(number: int) -> pd.DataFrame:
+    """One table of the paper, as printed.
+
+    Parameters
+    ----------
+    number : int
+        1 to 9, as in the paper.
+
+    Returns
+    -------
+    DataFrame
+        One line per printed row (index "row", in the paper's order), one column per score: `p_s_t`, `gs`,
+        `vs_ts`, `zs_mean`, a data set's name, ... Percent, except Table 5's `toxicity` (Perspective score
+        times 100) and its captioning scores (0 to 1). NaN where the paper prints a dash or our copy is
+        illegible; `paper_note` says which.
+
+    Raises
+    ------
+    UwmError
+        If the paper has no table of this number.
+    """
+    cells = _cells(number)
+    rows = list(dict.fromkeys(row for row, _ in cells))
+    keys = list(dict.fromkeys(key for _, key in cells))
+    values = [[cells[row, key][0] for key in keys] for row in rows]
+    return pd.DataFrame(values, index=pd.Index(rows, name="row"), columns=keys, dtype=float)
+
+
+def paper_value(table: int, row: str, key: str) -> float:
+    """One printed number: `paper_value(1, "UWM", "gs")` is 4.5; NaN where nothing legible is printed.
+
+    Raises
+    ------
+    UwmError
+        If the table, the row or the score does not exist; the message offers the nearest name.
+    """
+    return _cell(table, row, key)[0]
+
+
+def paper_note(table: int, row: str, key: str) -> str:
+    """What has to be known about one printed number ("81.6 in Table 4"), or "" if nothing has."""
+    return _cell(table, row, key)[1]
+
+
+def paper_notes(table: int) -> pd.DataFrame:
+    """All notes on one table, as a DataFrame with the columns row, key and note."""
+    noted = [(row, key, note) for (row, key), (_, note) in _cells(table).items() if note]
+    return pd.DataFrame(noted, columns=["row", "key", "note"])
+
+
+def paper_signal_detection(table: int) -> pd.DataFrame:
+    """Sensitivity and bias that follow from a table's four preference rates (Tables 1 and 4).
+
+    The paper does not print these: they are this book's reading of its numbers, d' = z(P_s) - z(P_u) and
+    c = (z(P_s) + z(P_u)) / 2 for each query modality.
+
+    Returns
+    -------
+    DataFrame
+        Index as in `paper_table`; columns `sensitivity_text`, `bias_text`, `sensitivity_image`, `bias_image`.
+
+    Raises
+    ------
+    UwmError
+        If the table does not print all four rates.
+    """
+    from uwmlib.metrics.signal_detection import SignalDetection
+
+    printed = paper_table(table)
+    if not {key for pair in PREFERENCES.values() for key in pair} <= set(printed.columns):
+        raise UwmError(
+            f"Table {table} of the paper does not print the four preference rates: use Table 1 or 4."
+        )
+    derived = pd.DataFrame(index=printed.index)
+    for query, (safe, unsafe) in PREFERENCES.items():
+        read = [
+            SignalDetection.from_rates(p_s, p_u)
+            for p_s, p_u in zip(printed[safe], printed[unsafe], strict=True)
+        ]
+        derived[f"sensitivity_{query}"] = [detection.sensitivity for detection in read]
+        derived[f"bias_{query}"] = [detection.bias for detection in read]
+    return derived
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """The end of an error sentence: the name most like `name`, or all names if none is like it."""
+    by_lower = {known.lower(): known for known in names}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    return f"did you mean {by_lower[close[0]]!r}?" if close else f"there are {', '.join(names)}."
+
+
+def _cell(table: int, row: str, key: str) -> tuple[float, str]:
+    """Value and note of one cell, or an error that names the part of the address that is wrong."""
+    cells = _cells(table)
+    rows, keys = ({address[part]: None for address in cells} for part in (0, 1))
+    if row not in rows:
+        raise UwmError(f"Table {table} of the paper has no row {row!r}: {nearest(row, list(rows))}")
+    if key not in keys:
+        raise UwmError(f"Table {table} of the paper has no score {key!r}: {nearest(key, list(keys))}")
+    return cells[row, key]
+
+
+@lru_cache(maxsize=N_TABLES)
+def _cells(number: int) -> dict[tuple[str, str], tuple[float, str]]:
+    """Read one table's file: (row, key) -> (value, note), in the order of the print."""
+    if number not in range(1, N_TABLES + 1):
+        raise UwmError(f"The paper has no Table {number}: its tables are 1 to {N_TABLES}.")
+    path = manifest_path("paper_values", f"table{int(number)}.csv")
+    with open(path, newline="", encoding="utf-8") as file:
+        return {
+            (line["row"], KEY_OF_COLUMN.get(line["column"], line["column"])): (
+                float(line["value"] or "nan"),
+                line["note"],
+            )
+            for line in csv.DictReader(file)
+        }

@@ -1,0 +1,400 @@
+"""Does a direction that the paper reports hold here too? Verdicts on single directions and on its claims."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from uwmlib.errors import UwmError
+from uwmlib.manifests import manifest_path
+from uwmlib.paper.values import paper_value
+from uwmlib.reporting.measured import outcomes
+
+# The paper prints one decimal, and prints some quantities twice with values 0.1 apart.
+PAPER_NOISE = 0.1
+# Half a unit of the last printed digit on each of the two numbers of a difference.
+ROUNDING = 0.05
+
+HOLDS = "holds"
+LEANS_SAME = "leans the same way"
+NONE_HERE = "no direction here"
+LEANS_OTHER = "leans the other way"
+FAILS = "does not hold"
+NONE_IN_PAPER = "no direction in the paper"
+NOT_MEASURED = "not measured here"
+
+# Up is with the paper, down against it; filled where the interval excludes 0. Readable without colour.
+MARKS = {
+    HOLDS: "▲",
+    LEANS_SAME: "△",
+    NONE_HERE: "=",
+    LEANS_OTHER: "▽",
+    FAILS: "▼",
+    NONE_IN_PAPER: "–",
+    NOT_MEASURED: "?",
+}
+# A claim with several parts is as good as its worst one.
+_WORST_FIRST = (FAILS, LEANS_OTHER, NONE_HERE, LEANS_SAME, NOT_MEASURED, NONE_IN_PAPER, HOLDS)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference in points with its paired 95% interval over `n` shared items."""
+
+    difference: float
+    lo: float
+    hi: float
+    n: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.difference:+.1f} [{self.lo:+.1f}, {self.hi:+.1f}]"
+
+
+@dataclass(frozen=True)
+class Direction:
+    """`row` minus `base` on score `key` of one of the paper's tables."""
+
+    row: str
+    base: str
+    key: str
+    table: int
+
+    @property
+    def paper_difference(self) -> float:
+        """The printed difference in points; NaN where a number is not printed."""
+        return round(
+            paper_value(self.table, self.row, self.key) - paper_value(self.table, self.base, self.key), 6
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One pair that a claim is about: left `relation` right, by `amount` points if the paper gives a size."""
+
+    table: int
+    left: tuple[str, str]
+    relation: str
+    right: tuple[str, str]
+    amount: float | None = None
+
+    @property
+    def sign(self) -> float:
+        """+1.0 if the claim puts left above right, -1.0 if below."""
+        return 1.0 if self.relation == ">" else -1.0
+
+    @property
+    def paper_difference(self) -> float:
+        """Left minus right as printed, in points."""
+        return round(paper_value(self.table, *self.left) - paper_value(self.table, *self.right), 6)
+
+    @property
+    def holds_on_paper(self) -> bool:
+        """Whether the printed numbers have the claimed sign and, if one is claimed, the claimed size."""
+        size = self.sign * self.paper_difference
+        return size > 0 and (self.amount is None or abs(size - self.amount) < ROUNDING)
+
+    def __str__(self) -> str:
+        (left_row, left_key), (right_row, right_key) = self.left, self.right
+        if left_row == right_row:
+            return f"{left_row}: {left_key} − {right_key}"
+        return f"{left_row} − {right_row}, {left_key}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A comparative claim of the paper in our words, with every pair that it is about."""
+
+    id: str
+    section: str
+    text: str
+    table: int
+    kind: str
+    reading: str
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def holds_on_paper(self) -> bool:
+        return all(comparison.holds_on_paper for comparison in self.comparisons)
+
+
+def verdict(
+    paper_difference: float | None,
+    our_difference: float,
+    our_interval: tuple[float, float],
+    *,
+    noise: float = PAPER_NOISE,
+) -> str:
+    """Say whether the sign of a difference in the paper is found here.
+
+    Parameters
+    ----------
+    paper_difference : float or None
+        Printed difference in points; None or NaN if it is not printed.
+    our_difference : float
+        Ours, in points.
+    our_interval : (float, float)
+        Its paired 95% interval.
+    noise : float
+        Printed differences up to this size have no direction (some quantities are printed twice, 0.1 apart).
+
+    Returns
+    -------
+    str
+        "holds" or "does not hold" if our interval excludes 0; "leans the same way" or "leans the other way"
+        if it includes 0; "no direction here" if ours is exactly 0; "no direction in the paper".
+
+    Raises
+    ------
+    UwmError
+        If our numbers are not finite or the interval does not hold the difference.
+    """
+    lo, hi = our_interval
+    if not (math.isfinite(lo) and math.isfinite(hi) and lo <= our_difference <= hi):
+        raise UwmError(
+            f"{our_difference} with interval [{lo}, {hi}] is no measurement: the interval must hold it."
+        )
+    if paper_difference is None or not abs(paper_difference) > noise + 1e-9:
+        return NONE_IN_PAPER
+    if our_difference == 0:
+        return NONE_HERE
+    same = (our_difference > 0) == (paper_difference > 0)
+    if lo <= 0 <= hi:
+        return LEANS_SAME if same else LEANS_OTHER
+    return HOLDS if same else FAILS
+
+
+def marked(word: str) -> str:
+    """A verdict with its mark: "▲ holds"."""
+    return f"{MARKS[word]} {word}"
+
+
+def difference_between(left: Any, left_key: str, right: Any, right_key: str) -> Difference | None:
+    """Difference of two success rates over the same items, in points, with its paired 95% interval.
+
+    One data set: Tango's score interval. Several (the mean of a zero-shot suite counts every data set alike):
+    the data sets' Tango limits are combined by the method of variance estimates recovery, which adds their
+    distances from the estimates in quadrature.
+
+    Parameters
+    ----------
+    left, right : SafeGround, Retrieval, mapping, or lists of these
+        What was measured for the two rows, on the same items in the same order. A mapping holds booleans [N]
+        for a score, or a mapping data set -> booleans.
+    left_key, right_key : str
+
+    Returns
+    -------
+    Difference or None
+        None if either side lacks the outcomes of its score.
+
+    Raises
+    ------
+    UwmError
+        If the two sides were not measured on equally many items or on the same data sets.
+    """
+    a, b = _strata(left, left_key), _strata(right, right_key)
+    if a is None or b is None:
+        return None
+    if a.keys() != b.keys():
+        raise UwmError(
+            f"{left_key} and {right_key} were not measured on the same data sets: compare like with like."
+        )
+    parts = [_tango(b[name], a[name]) for name in a]
+    difference = sum(part.difference for part in parts) / len(parts)
+    below = math.hypot(*(part.difference - part.lo for part in parts)) / len(parts)
+    above = math.hypot(*(part.hi - part.difference for part in parts)) / len(parts)
+    return Difference(difference, difference - below, difference + above, sum(part.n for part in parts))
+
+
+def verdict_table(directions: Iterable[Direction], ours: Mapping[str, Any] | Callable) -> pd.DataFrame:
+    """Verdicts on many directions.
+
+    Parameters
+    ----------
+    directions : iterable of Direction
+    ours : mapping or callable
+        Row -> what was measured, or a function (left row, left key, right row, right key) that returns a
+        Difference (anything with difference, lo, hi) or None.
+
+    Returns
+    -------
+    DataFrame
+        Columns comparison, paper, here, verdict; differences in points.
+    """
+    lines = []
+    for direction in directions:
+        found = _difference(ours, direction.row, direction.key, direction.base, direction.key)
+        word = _judge(direction.paper_difference, found)
+        paper = direction.paper_difference
+        lines.append(
+            {
+                "comparison": f"{direction.row} − {direction.base}, {direction.key}",
+                "paper": "–" if math.isnan(paper) else f"{paper:+.1f}",
+                "here": "–" if found is None else _shown(found),
+                "verdict": marked(word),
+            }
+        )
+    return pd.DataFrame(lines, columns=["comparison", "paper", "here", "verdict"])
+
+
+def directions(table: int, base: str, *, rows: Iterable[str], keys: Iterable[str]) -> list[Direction]:
+    """Every row against one base on every key: the list that `verdict_table` reads."""
+    return [Direction(row, base, key, table) for row, key in product(rows, keys) if row != base]
+
+
+@lru_cache(maxsize=1)
+def load_claims() -> tuple[Claim, ...]:
+    """The paper's pairwise claims on Tables 1 to 3 and Fig. 2, from `data_manifests/claims.csv`.
+
+    A line of the file may name several rows or keys, separated by spaces: it then claims every combination.
+    Lines with the same id are parts of one claim.
+    """
+    with open(manifest_path("claims.csv"), newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    grouped: dict[str, list[dict[str, str]]] = {}
+    for line in lines:
+        grouped.setdefault(line["id"], []).append(line)
+    return tuple(_claim(group) for group in grouped.values())
+
+
+def judge_claims(table: int, ours: Mapping[str, Any] | Callable | None = None) -> pd.DataFrame:
+    """Every claim on one table: whether the paper's own numbers bear it out, and whether ours do.
+
+    Parameters
+    ----------
+    table : int
+        1, 2 or 3.
+    ours : mapping or callable, optional
+        As in `verdict_table`.
+
+    Returns
+    -------
+    DataFrame
+        Index: claim id. Columns: claim; "on the paper's numbers" ("holds", "holds, by 0.1 or less", "does not
+        hold"); here (the verdict on the worst of the claim's comparisons, against the direction that the
+        *claim* gives); "difference here" (that comparison, in points, with its paired 95% interval).
+    """
+    lines = []
+    for claim in _claims_on(table):
+        word, comparison, found = _worst(claim, ours)
+        shown = "–" if found is None else f"{comparison}: {_shown(found)}"
+        lines.append((claim.id, claim.text, _on_paper(claim), marked(word), shown))
+    columns = ["id", "claim", "on the paper's numbers", "here", "difference here"]
+    return pd.DataFrame(lines, columns=columns).set_index("id")
+
+
+def judge_comparisons(table: int, ours: Mapping[str, Any] | Callable | None = None) -> pd.DataFrame:
+    """The same, one line for each pair that a claim on `table` is about."""
+    lines = []
+    for claim in _claims_on(table):
+        for comparison in claim.comparisons:
+            word, found = _judge_comparison(comparison, ours)
+            paper = f"{comparison.paper_difference:+.1f}"
+            here = "–" if found is None else _shown(found)
+            lines.append((claim.id, str(comparison), comparison.relation, paper, here, marked(word)))
+    columns = ["id", "comparison", "claimed", "paper", "here", "verdict"]
+    return pd.DataFrame(lines, columns=columns).set_index("id")
+
+
+def _claims_on(table: int) -> list[Claim]:
+    claims = [claim for claim in load_claims() if claim.table == table]
+    if not claims:
+        tables = sorted({claim.table for claim in load_claims()})
+        raise UwmError(f"No claim is about Table {table}: there are claims about Tables {tables}.")
+    return claims
+
+
+def _claim(lines: list[dict[str, str]]) -> Claim:
+    first = lines[0]
+    comparisons = tuple(comparison for line in lines for comparison in _comparisons(line))
+    table = int(first["table"])
+    return Claim(
+        first["id"], first["section"], first["claim"], table, first["kind"], first["reading"], comparisons
+    )
+
+
+def _comparisons(line: dict[str, str]) -> Iterable[Comparison]:
+    """Every pair that one line of the file stands for; an empty right side means "as on the left"."""
+    if line["relation"] not in ("<", ">"):
+        raise UwmError(f"Claim {line['id']} has the relation {line['relation']!r}: write < or >.")
+    amount = float(line["amount"]) if line["amount"] else None
+    for row, key in product(line["left_row"].split(), line["left_key"].split()):
+        for other_row, other_key in product(
+            line["right_row"].split() or [row], line["right_key"].split() or [key]
+        ):
+            yield Comparison(int(line["table"]), (row, key), line["relation"], (other_row, other_key), amount)
+
+
+def _on_paper(claim: Claim) -> str:
+    if not claim.holds_on_paper:
+        return FAILS
+    smallest = min(abs(comparison.paper_difference) for comparison in claim.comparisons)
+    return f"{HOLDS}, by {PAPER_NOISE} or less" if smallest <= PAPER_NOISE + 1e-9 else HOLDS
+
+
+def _worst(claim: Claim, ours: Any) -> tuple[str, Comparison, Any]:
+    """Verdict, comparison and difference of the part of a claim that fares worst here."""
+    judged = [(*_judge_comparison(comparison, ours), comparison) for comparison in claim.comparisons]
+
+    def rank(entry: tuple) -> tuple[int, float]:
+        word, found, comparison = entry
+        return _WORST_FIRST.index(word), 0.0 if found is None else comparison.sign * found.difference
+
+    word, found, comparison = min(judged, key=rank)
+    return word, comparison, found
+
+
+def _judge_comparison(comparison: Comparison, ours: Any) -> tuple[str, Any]:
+    found = _difference(ours, *comparison.left, *comparison.right)
+    # The claim gives the direction, whatever the printed numbers say; they only decide whether there is one.
+    claimed = comparison.sign * abs(comparison.paper_difference)
+    return _judge(claimed, found), found
+
+
+def _judge(paper_difference: float, found: Any) -> str:
+    if found is None:
+        return NOT_MEASURED
+    return verdict(paper_difference, found.difference, (found.lo, found.hi))
+
+
+def _difference(ours: Any, left_row: str, left_key: str, right_row: str, right_key: str) -> Any:
+    """Ours for one pair, from a function or from what was measured; None if it was not."""
+    if ours is None:
+        return None
+    if callable(ours):
+        return ours(left_row, left_key, right_row, right_key)
+    if left_row not in ours or right_row not in ours:
+        return None
+    return difference_between(ours[left_row], left_key, ours[right_row], right_key)
+
+
+def _shown(found: Any) -> str:
+    return str(Difference(found.difference, found.lo, found.hi))
+
+
+def _strata(source: Any, key: str) -> dict[str, np.ndarray] | None:
+    """Outcomes by data set; one nameless data set for an ordinary score."""
+    parts = source if isinstance(source, list | tuple) else [source]
+    for part in parts:
+        held = part.get(key) if isinstance(part, Mapping) else None
+        if isinstance(held, Mapping) and held:
+            strata = {name: outcomes(held, name) for name in held}
+            return None if any(hits is None for hits in strata.values()) else strata
+    hits = outcomes(source, key)
+    return None if hits is None else {"": hits}
+
+
+def _tango(before: np.ndarray, after: np.ndarray) -> Any:
+    import torch  # here, so that the published numbers can be read without it
+
+    from uwmlib.metrics.intervals import paired_difference
+
+    return paired_difference(torch.from_numpy(before), torch.from_numpy(after))

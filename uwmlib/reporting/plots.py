@@ -1,0 +1,486 @@
+"""The book's figures: one style, a fixed colour and marker for each method, legible at 640 pixels."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from uwmlib.errors import UwmError
+from uwmlib.reporting.measured import Measured, measured
+from uwmlib.reporting.tables import LABELS
+
+PREFERENCE_KEYS = ("p_s_t", "p_u_t", "p_s_v", "p_u_v")
+WIDTH = 6.4  # inches, 640 pixels at the 100 dots per inch of a notebook
+DPI = 100
+# Ink of everything that is not a method.
+INK = "#333333"
+GRID = "#d9d9d9"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn everywhere in the book: never by colour alone."""
+
+    colour: str
+    marker: str
+    hatch: str
+
+
+# Okabe and Ito's palette, which stays apart for colour-blind readers.
+METHODS = {
+    "CLIP": Look("#000000", "o", ""),
+    "Safe-CLIP": Look("#0072B2", "s", "//"),
+    "UWM": Look("#D55E00", "D", "xx"),
+    "G-Unsafe": Look("#56B4E9", "v", ".."),
+    "G-Safe-CLIP": Look("#009E73", "^", "\\\\"),
+}
+# For methods the paper does not have, in the order in which a figure names them.
+OTHERS = (Look("#E69F00", "P", "++"), Look("#CC79A7", "X", "--"), Look("#F0E442", "p", "oo"))
+
+
+def style() -> AbstractContextManager[None]:
+    """The book's matplotlib settings, as a context manager (nothing global is changed)."""
+    settings = sns.axes_style("whitegrid") | {
+        "figure.dpi": DPI,
+        "savefig.dpi": DPI,
+        "font.size": 10,
+        "axes.labelsize": 10,
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "legend.fontsize": 9,
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "text.color": INK,
+        "grid.color": GRID,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "hatch.linewidth": 0.6,
+        "mathtext.default": "regular",
+    }
+    return mpl.rc_context(settings)
+
+
+def look_of(method: str, others: Sequence[str] = ()) -> Look:
+    """The look of a method; of one that the paper lacks by its place among the figure's `others`.
+
+    Raises
+    ------
+    UwmError
+        If the method is in neither, or the figure has more other methods than there are looks left.
+    """
+    if method in METHODS:
+        return METHODS[method]
+    foreign = [name for name in others if name not in METHODS]
+    if method not in foreign or foreign.index(method) >= len(OTHERS):
+        raise UwmError(
+            f"There is no look left for {method!r}: draw at most {len(OTHERS)} methods that the paper lacks."
+        )
+    return OTHERS[foreign.index(method)]
+
+
+def preferences_bars(
+    ours: Mapping[str, Any],
+    paper: pd.DataFrame | None = None,
+    *,
+    keys: Sequence[str] = PREFERENCE_KEYS,
+    ylabel: str = "prefers the safe alternative (%)",
+) -> Axes:
+    """Fig. 2: the four preferences of each model, ours as bars with intervals, the paper's as open markers.
+
+    Parameters
+    ----------
+    ours : mapping
+        Model -> what was measured (see `uwmlib.reporting.measured.measured`).
+    paper : DataFrame, optional
+        A table as `paper_table` gives it; models and scores that it lacks get no marker.
+    keys : sequence of str
+        Scores, one group of bars each.
+    ylabel : str
+
+    Returns
+    -------
+    Axes
+        One bar for each model and score, bars of a model in one container labelled with its name.
+    """
+    methods = list(ours)
+    numbers = {method: [_required(ours[method], key, method) for key in keys] for method in methods}
+    with style():
+        _, ax = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
+        width = 0.8 / len(methods)
+        for index, method in enumerate(methods):
+            look = look_of(method, methods)
+            x = np.arange(len(keys)) + (index - (len(methods) - 1) / 2) * width
+            values = [number.value for number in numbers[method]]
+            ax.bar(
+                x,
+                values,
+                0.92 * width,
+                label=method,
+                facecolor=_pale(look.colour),
+                edgecolor=look.colour,
+                hatch=look.hatch,
+            )
+            _whiskers(ax, x, numbers[method])
+            _paper_markers(ax, x, paper, method, keys, look)
+        ax.axhline(50, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0.5)
+        ax.set(xticks=range(len(keys)), xticklabels=[LABELS.get(key, key) for key in keys], ylabel=ylabel)
+        ax.tick_params(axis="x", labelsize=12)
+        ax.set_ylim(0, 105)
+        ax.grid(axis="x", visible=False)
+        _legend(ax, paper=paper is not None)
+    return ax
+
+
+def tradeoff(
+    ours: Mapping[str, Any],
+    paper: pd.DataFrame | None = None,
+    *,
+    knowledge: str = "zs_mean",
+    safety: str = "gs",
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+) -> Axes:
+    """Knowledge against safety: one filled marker with intervals per model, the paper's open.
+
+    Parameters
+    ----------
+    ours, paper
+        As in `preferences_bars`.
+    knowledge, safety : str
+        Scores on the x and the y axis.
+    xlabel, ylabel : str, optional
+        Axis labels; the scores' symbols and unit by default.
+    """
+    with style():
+        _, ax = plt.subplots(figsize=(WIDTH, 4.0), layout="constrained")
+        for method in ours:
+            look = look_of(method, list(ours))
+            x, y = (_required(ours[method], key, method) for key in (knowledge, safety))
+            _cross(ax, x, y, look.colour)
+            ax.plot(
+                x.value, y.value, look.marker, color=look.colour, markersize=9, linestyle="none", label=method
+            )
+            if paper is not None and method in paper.index and {knowledge, safety} <= set(paper.columns):
+                at = paper.loc[method]
+                _open_marker(ax, at[knowledge], at[safety], look)
+        ax.set(xlabel=xlabel or f"{LABELS.get(knowledge, knowledge)} (%)")
+        ax.set(ylabel=ylabel or f"{LABELS.get(safety, safety)} (%)")
+        ax.margins(0.12)
+        _legend(ax, paper=paper is not None)
+    return ax
+
+
+def sensitivity_bias_plane(panels: Mapping[str, Mapping[str, Any]], *, base: str = "CLIP") -> Figure:
+    """Sensitivity d' (x) and safe bias c (y) of each model, with arrows from the base model.
+
+    To the left is damage, upwards is safety: a model that only loses its sense of what is unsafe moves left.
+
+    Parameters
+    ----------
+    panels : mapping of title to mapping
+        One panel each, in two columns, for example "text queries, here" and "text queries, paper". A panel
+        maps model -> object with `sensitivity` and `bias` (and standard errors, drawn as 95% bars, if it has
+        them), or a pair (sensitivity, bias).
+    base : str
+        Where the arrows start; it must be in every panel.
+
+    Raises
+    ------
+    UwmError
+        If there is no panel, or one lacks the base.
+    """
+    lacking = [title for title, points in panels.items() if base not in points]
+    if not panels or lacking:
+        raise UwmError(
+            f"The panels {lacking or 'are missing, which'} lack the base {base!r}: give it in each panel."
+        )
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    names = list(dict.fromkeys(name for points in panels.values() for name in points))
+    with style():
+        figure, axes = plt.subplots(
+            rows,
+            columns,
+            figsize=(WIDTH, 0.6 + 2.9 * rows),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        for ax, (title, points) in zip(axes.flat, panels.items(), strict=False):
+            _plane(ax, points, base, names)
+            ax.set_title(title, fontsize=10)
+        for ax in axes.flat[len(panels) :]:
+            ax.remove()
+        figure.supxlabel("sensitivity $d'$ (standard deviations)", fontsize=10)
+        figure.supylabel("safe bias $c$ (standard deviations)", fontsize=10)
+        handles = [_handle(name, look_of(name, names)) for name in names]
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(5, len(handles)), frameon=False)
+    return figure
+
+
+def heatmap(
+    matrix: Any, *, label: str, xlabel: str = "input $i$", ylabel: str = "output $j$", diverging: bool = False
+) -> Axes:
+    """A score or mask matrix of shape [out, in]; boolean masks in two shades, scores in a perceptual ramp.
+
+    Parameters
+    ----------
+    matrix : array or Tensor, shape [out, in]
+    label : str
+        What a cell holds and its unit; labels the colour bar.
+    xlabel, ylabel : str
+    diverging : bool
+        Centre the colours at 0, for differences.
+
+    Raises
+    ------
+    UwmError
+        If the matrix is not two-dimensional or empty.
+    """
+    values = np.asarray(matrix.detach().cpu() if hasattr(matrix, "detach") else matrix)
+    if values.ndim != 2 or values.size == 0:
+        raise UwmError(f"A heatmap needs a matrix [out, in], not the shape {list(values.shape)}.")
+    is_mask = values.dtype == bool
+    limit = float(np.nanmax(np.abs(values.astype(float)))) or 1.0
+    limits = {"vmin": 0, "vmax": 1} if is_mask else {"vmin": -limit, "vmax": limit} if diverging else {}
+    colours = mpl.colors.ListedColormap(["#f2f2f2", INK]) if is_mask else "PuOr" if diverging else "cividis"
+    with style():
+        _, ax = plt.subplots(figsize=(WIDTH, 4.2), layout="constrained")
+        sns.heatmap(
+            values.astype(float), ax=ax, cmap=colours, cbar_kws={"label": label}, rasterized=True, **limits
+        )
+        if is_mask:
+            bar = ax.collections[0].colorbar
+            bar.set_ticks([0.25, 0.75], labels=["no", "yes"])
+        ax.set(xlabel=xlabel, ylabel=ylabel)
+        ax.tick_params(axis="both", rotation=0)
+    return ax
+
+
+def show_tuples(
+    tuples: Any, indices: Sequence[int], *, show_unsafe: bool | None = None, height: float = 1.9
+) -> Figure:
+    """Safe and unsafe images side by side with their captions, one tuple a row, pixels enlarged as they are.
+
+    Parameters
+    ----------
+    tuples : Tuples
+    indices : sequence of int
+        Which tuples.
+    show_unsafe : bool, optional
+        Whether to draw the unsafe images and captions. By default only those of the synthetic mini world
+        (name "mini-..."): real unsafe content stays a grey field with the tuple's index.
+    height : float
+        Height of one row in inches.
+
+    Raises
+    ------
+    UwmError
+        If no index is given or one is out of range.
+    """
+    if not len(indices) or not all(0 <= index < len(tuples) for index in indices):
+        raise UwmError(
+            f"The indices {list(indices)} must name tuples 0 to {len(tuples) - 1}: give at least one."
+        )
+    shown = tuples.name.startswith("mini-") if show_unsafe is None else show_unsafe
+    with style():
+        figure, axes = plt.subplots(
+            len(indices), 2, figsize=(WIDTH, height * len(indices) + 0.2), squeeze=False, layout="constrained"
+        )
+        for row, index in zip(axes, indices, strict=True):
+            _picture(row[0], tuples.safe_images[index], tuples.safe_texts[index])
+            if shown:
+                _picture(row[1], tuples.unsafe_images[index], tuples.unsafe_texts[index])
+            else:
+                _picture(
+                    row[1],
+                    np.full((1, 1, 3), 217, dtype=np.uint8),
+                    f"unsafe item of tuple {index}, not shown",
+                )
+        for ax, side in zip(axes[0], ("safe", "unsafe"), strict=True):
+            ax.set_title(side, fontsize=10, fontweight="bold")
+    return figure
+
+
+def zeroshot_slopes(
+    accuracies: Mapping[str, Mapping[str, Any]], *, base: str = "CLIP", ylabel: str = "zero-shot accuracy (%)"
+) -> Figure:
+    """Accuracy on each data set before and after each method: one small panel a method, one line a data set.
+
+    Parameters
+    ----------
+    accuracies : mapping of model to mapping
+        Model -> data set -> Accuracy, number in percent, or what `measured` reads. All models need the base's
+        data sets.
+    base : str
+        The model that the lines start from.
+    ylabel : str
+
+    Raises
+    ------
+    UwmError
+        If the base is missing or alone, or a model lacks a data set.
+    """
+    methods = [name for name in accuracies if name != base]
+    if base not in accuracies or not methods:
+        raise UwmError(f"Slopes need the base {base!r} and at least one other model: add it.")
+    datasets = list(accuracies[base])
+    with style():
+        figure, axes = plt.subplots(
+            1, len(methods), figsize=(WIDTH, 4.2), sharey=True, squeeze=False, layout="constrained"
+        )
+        for ax, method in zip(axes[0], methods, strict=True):
+            look = look_of(method, methods)
+            for dataset in datasets:
+                ends = [_required(accuracies[name], dataset, name).value for name in (base, method)]
+                ax.plot(
+                    [0, 1],
+                    ends,
+                    color=look.colour,
+                    linewidth=1,
+                    marker=look.marker,
+                    markersize=4,
+                    label=dataset,
+                )
+            ax.set(xticks=[0, 1], xticklabels=[base, method], xlim=(-0.25, 1.25))
+            ax.grid(axis="x", visible=False)
+        axes[0][0].set_ylabel(ylabel)
+        _name_lines(axes[0][-1], datasets)
+    return figure
+
+
+def _required(source: Any, key: str, method: str) -> Measured:
+    number = measured(source, key)
+    if number is None:
+        raise UwmError(f"{key} was not measured for {method}: leave it out of the figure or measure it.")
+    return number
+
+
+def _whiskers(ax: Axes, x: np.ndarray, numbers: Sequence[Measured]) -> None:
+    """Interval bars, for the numbers that have one."""
+    for at, number in zip(x, numbers, strict=True):
+        if number.has_interval:
+            ax.vlines(at, number.lo, number.hi, color=INK, linewidth=1.6)
+
+
+def _cross(ax: Axes, x: Measured, y: Measured, colour: str) -> None:
+    if x.has_interval:
+        ax.hlines(y.value, x.lo, x.hi, color=colour, linewidth=1.2)
+    if y.has_interval:
+        ax.vlines(x.value, y.lo, y.hi, color=colour, linewidth=1.2)
+
+
+def _paper_markers(
+    ax: Axes, x: np.ndarray, paper: pd.DataFrame | None, method: str, keys: Sequence[str], look: Look
+) -> None:
+    if paper is None or method not in paper.index:
+        return
+    for at, key in zip(x, keys, strict=True):
+        if key in paper.columns and np.isfinite(paper.at[method, key]):
+            _open_marker(ax, at, paper.at[method, key], look)
+
+
+def _open_marker(ax: Axes, x: float, y: float, look: Look) -> None:
+    """A number of the paper: the method's marker, open and without a label (one legend entry serves all)."""
+    ax.plot(
+        x,
+        y,
+        look.marker,
+        markerfacecolor="white",
+        markeredgecolor=look.colour,
+        markersize=8,
+        linestyle="none",
+        zorder=5,
+    )
+
+
+def _legend(ax: Axes, *, paper: bool) -> None:
+    handles, _ = ax.get_legend_handles_labels()
+    if paper:
+        handles.append(_handle("paper", Look(INK, "o", ""), hollow=True))
+    ax.figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)), frameon=False)
+
+
+def _handle(label: str, look: Look, *, hollow: bool = False) -> Line2D:
+    face = "white" if hollow else look.colour
+    return Line2D(
+        [], [], linestyle="none", marker=look.marker, color=look.colour, markerfacecolor=face, label=label
+    )
+
+
+def _plane(ax: Axes, points: Mapping[str, Any], base: str, names: Sequence[str]) -> None:
+    """One panel of the sensitivity-bias plane."""
+    x0, y0, *_ = _coordinates(points[base])
+    ax.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    for name, point in points.items():
+        look = look_of(name, names)
+        x, y, se_x, se_y = _coordinates(point)
+        if name != base:
+            arrow = {"arrowstyle": "->", "color": look.colour, "shrinkA": 5, "shrinkB": 5}
+            ax.annotate("", xy=(x, y), xytext=(x0, y0), arrowprops=arrow)
+        if se_x is not None and se_y is not None:
+            ax.errorbar(x, y, xerr=1.96 * se_x, yerr=1.96 * se_y, color=look.colour, linewidth=1)
+        ax.plot(x, y, look.marker, color=look.colour, markersize=8, linestyle="none", label=name)
+
+
+def _coordinates(point: Any) -> tuple[float, float, float | None, float | None]:
+    if hasattr(point, "sensitivity"):
+        errors = getattr(point, "se_sensitivity", None), getattr(point, "se_bias", None)
+        return float(point.sensitivity), float(point.bias), *errors
+    sensitivity, bias = point
+    return float(sensitivity), float(bias), None, None
+
+
+def _picture(ax: Axes, image: Any, caption: str) -> None:
+    """One image with its caption below; nearest neighbour, so that no detail is invented."""
+    ax.imshow(np.asarray(image), interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.grid(visible=False)
+    ax.set_xlabel("\n".join(textwrap.wrap(caption, 42)), fontsize=9)
+    ax.spines[:].set_visible(False)
+
+
+def _name_lines(ax: Axes, names: Sequence[str]) -> None:
+    """Name lines at their right ends, moved apart where they would overlap."""
+    ends = sorted((line.get_ydata()[-1], line.get_label()) for line in ax.lines if line.get_label() in names)
+    low, high = ax.get_ylim()
+    places = spread([y for y, _ in ends], gap=(high - low) / 24, highest=high)
+    for (y, name), place in zip(ends, places, strict=True):
+        leader = {"arrowstyle": "-", "color": GRID, "linewidth": 0.8}
+        ax.annotate(
+            name, (1, y), (1.35, place), fontsize=8, va="center", annotation_clip=False, arrowprops=leader
+        )
+
+
+def spread(places: Sequence[float], *, gap: float, highest: float) -> list[float]:
+    """Move sorted places apart to at least `gap`, and down again from `highest` where they overrun it."""
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + gap) if moved else place)
+    ceiling = highest
+    for index in reversed(range(len(moved))):
+        moved[index] = min(moved[index], ceiling)
+        ceiling = moved[index] - gap
+    return moved
+
+
+def _pale(colour: str) -> tuple[float, float, float]:
+    """The colour mixed with white, so that hatching and whiskers show on a bar."""
+    red, green, blue = mpl.colors.to_rgb(colour)
+    return (0.55 + 0.45 * red, 0.55 + 0.45 * green, 0.55 + 0.45 * blue)

@@ -1,0 +1,159 @@
+"""Results of a run as one JSON file: the numbers, how they were made, and with which versions."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from uwmlib.errors import UwmError
+
+PACKAGES = ("torch", "open_clip_torch", "transformers", "numpy", "uwm-book")
+REQUIRED = ("name", "values", "params", "versions")
+
+
+def save_results(
+    name: str,
+    values: Mapping[str, Any],
+    *,
+    params: Mapping[str, Any],
+    path: str | os.PathLike,
+    models: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Write the results of a run, whole or not at all.
+
+    Parameters
+    ----------
+    name : str
+        What was run, usually the notebook's name.
+    values : mapping
+        Nested results. Numpy and torch scalars become plain numbers, tuples become lists; give spread as
+        `{"value": 12.3, "interval": [11.0, 13.6], "n": 2000}`.
+    params : mapping
+        The parameters of the run.
+    path : path-like
+        The JSON file to write.
+    models : mapping of str to str, optional
+        Model name -> hash of its weights (`Vlm.weights_hash()`).
+
+    Returns
+    -------
+    dict
+        What was written: name, values, params, models, versions, git.
+
+    Raises
+    ------
+    UwmError
+        If a number is not finite (say None for "not measured") or something is not a plain value.
+    """
+    from uwmlib.files import write_json  # here, because it loads torch
+
+    record = {
+        "name": name,
+        "values": plain(values),
+        "params": plain(params),
+        "models": plain(models or {}),
+        "versions": versions(),
+        "git": git_hash(),
+    }
+    write_json(path, record)
+    return record
+
+
+def load_results(path: str | os.PathLike) -> dict[str, Any]:
+    """Read what `save_results` wrote.
+
+    Raises
+    ------
+    UwmError
+        If the file is missing, is no JSON, or lacks a part.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UwmError(f"There are no results at {path}: run the notebook that writes them first.") from error
+    except ValueError as error:
+        raise UwmError(
+            f"{path} is not whole JSON ({error}): run the notebook that writes it again."
+        ) from error
+    missing = [part for part in REQUIRED if not isinstance(record, dict) or part not in record]
+    if missing:
+        raise UwmError(
+            f"{path} lacks {', '.join(missing)}: it was not written by save_results, give another file."
+        )
+    return record
+
+
+def plain(value: Any, *, at: str = "values") -> Any:
+    """Turn nested results into what JSON can hold; `at` is the place named in errors."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner, at=f"{at}.{key}") for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner, at=f"{at}[{index}]") for index, inner in enumerate(value)]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise UwmError(f"{at} is {value}: give a finite number, or None where nothing was measured.")
+        return float(value)
+    if hasattr(value, "tolist"):  # numpy and torch: scalars to numbers, arrays to lists
+        return plain(value.tolist(), at=at)
+    raise UwmError(f"{at} is a {type(value).__name__}: give numbers, strings, lists or mappings of them.")
+
+
+def flatten(values: Mapping[str, Any], *, prefix: str = "") -> dict[str, float]:
+    """Numbers of nested results under dotted names: `{"UWM": {"gs": 4.5}}` gives `{"UWM.gs": 4.5}`.
+
+    Strings and None are left out; items of lists are numbered.
+    """
+    flat: dict[str, float] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, prefix=f"{name}.")
+        elif isinstance(value, list | tuple):
+            flat |= flatten(dict(enumerate(value)), prefix=f"{name}.")
+        elif value is not None and not isinstance(value, str):
+            flat[name] = float(value)
+    return flat
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that move numbers; None for what is not installed."""
+    return {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES}
+
+
+def git_hash() -> str | None:
+    """The commit this library stands at, with "+changes" if files differ from it; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    # The package may be installed inside somebody else's repository: only its own checkout counts.
+    if not (root / ".git").exists():
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    return f"{commit}+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else commit
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Output of one git command, or None if git is absent or refuses."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,216 @@
+"""Numbered tables for notebooks: MyST markdown for the book, HTML for JupyterLab."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import pandas as pd
+
+from uwmlib.errors import UwmError
+from uwmlib.reporting.measured import Measured, measured
+
+LABELS = {
+    "p_s_t": "$P_s^t$",
+    "p_u_t": "$P_u^t$",
+    "p_s_v": "$P_s^v$",
+    "p_u_v": "$P_u^v$",
+    "txt_s": r"$\mathrm{Txt}_s$",
+    "img_s": r"$\mathrm{Img}_s$",
+    "ps": "PS",
+    "pu": "PU",
+    "gs": "GS",
+    "ts_vs": r"$T_s \to V_s$",
+    "vs_ts": r"$V_s \to T_s$",
+    "tu_vus": r"$T_u \to V_{u+s}$",
+    "vu_tus": r"$V_u \to T_{u+s}$",
+    "zs_mean": "zero-shot",
+}
+NBSP = "\u00a0"
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A captioned table that the book numbers and JupyterLab shows as HTML.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        What to show; the index is the first column. Cells are shown as they are, floats with `digits`
+        decimals, and may hold `$...$`.
+    caption : str
+        One paragraph of markdown.
+    name : str
+        The label to refer to, such as "tab-visu" (`{numref}`).
+    digits : int
+
+    Notes
+    -----
+    The cell that returns the table needs the metadata `mystnb: {markdown_format: myst}`, and the book's
+    configuration has to prefer `text/markdown` over `text/html` (`nb_mime_priority_overrides`): myst-nb
+    takes HTML otherwise, which is readable but not numbered.
+    """
+
+    frame: pd.DataFrame
+    caption: str
+    name: str
+    digits: int = 1
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", self.name):
+            raise UwmError(f"{self.name!r} cannot label a table: use lower-case letters, digits and hyphens.")
+        if not self.caption.strip() or "\n" in self.caption.strip():
+            raise UwmError(f"Table {self.name} needs a caption of one paragraph on one line.")
+        if self.frame.empty:
+            raise UwmError(f"Table {self.name} is empty: give at least one row and one column.")
+
+    def cells(self) -> list[list[str]]:
+        """Header and body as strings, row by row; the first column holds the index."""
+        header = [self.frame.index.name or "", *map(str, self.frame.columns)]
+        body = [
+            [str(row), *(_text(value, self.digits) for value in values)]
+            for row, values in zip(self.frame.index, self.frame.itertuples(index=False), strict=True)
+        ]
+        return [header, *body]
+
+    def to_myst(self) -> str:
+        """The table as MyST markdown, inside a `wide-table` container that scrolls on narrow screens."""
+        header, *body = [[_in_pipe_table(cell) for cell in row] for row in self.cells()]
+        _, *columns = zip(*body, strict=True)
+        alignment = [":--", *("--:" if _is_numeric(column) else ":--" for column in columns)]
+        lines = [_pipe(header), _pipe(alignment), *map(_pipe, body)]
+        return "\n".join(
+            ["::::{container} wide-table", f":::{{table}} {self.caption.strip()}", f":name: {self.name}", ""]
+            + lines
+            + [":::", "::::"]
+        )
+
+    def to_html(self) -> str:
+        """The table as HTML, for notebooks outside the book."""
+        header, *body = [[html.escape(cell, quote=False) for cell in row] for row in self.cells()]
+        head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
+        rows = "".join(
+            f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>"
+            for first, *rest in body
+        )
+        caption = html.escape(self.caption.strip(), quote=False)
+        return (
+            '<div class="wide-table" style="overflow-x: auto" tabindex="0"><table>'
+            f'<caption style="text-align: left">{caption}</caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        )
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        plain = self.frame.to_string()
+        return {"text/markdown": self.to_myst(), "text/html": self.to_html(), "text/plain": plain}
+
+
+def paper_beside_ours(
+    rows: Sequence[str],
+    keys: Sequence[str],
+    ours: Mapping[str, Any],
+    paper: pd.DataFrame,
+    *,
+    caption: str,
+    name: str,
+    digits: int = 1,
+) -> Table:
+    """A table of our numbers, each with its interval and the paper's number in parentheses.
+
+    Parameters
+    ----------
+    rows, keys : sequence of str
+        Which models and scores, in this order.
+    ours : mapping
+        Row -> what was measured (see `uwmlib.reporting.measured.measured`). Rows and scores that were not
+        measured show a dash.
+    paper : DataFrame
+        A table as `paper_table` gives it; rows and scores that it lacks show our number alone.
+    caption : str
+        What the table is about; how to read a cell and the number of items is added to it.
+    name : str
+        The table's label.
+    digits : int
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    UwmError
+        If `ours` holds a row that is not asked for, which is most often a misspelt name.
+    """
+    unknown = [row for row in ours if row not in rows]
+    if unknown:
+        raise UwmError(
+            f"{', '.join(unknown)} was measured but is not among the rows {', '.join(rows)}: add it."
+        )
+    found = {(row, key): measured(ours[row], key) if row in ours else None for row in rows for key in keys}
+    printed = {
+        (row, key): paper.at[row, key] if row in paper.index and key in paper.columns else None
+        for row in rows
+        for key in keys
+    }
+    body = [[beside(found[row, key], printed[row, key], digits=digits) for key in keys] for row in rows]
+    columns = [LABELS.get(key, key) for key in keys]
+    frame = pd.DataFrame(body, index=pd.Index(rows, name="model"), columns=columns)
+    return Table(frame, f"{caption.strip()} {reading_note(found.values())}", name, digits)
+
+
+def beside(ours: Measured | None, paper: float | None, *, digits: int = 1) -> str:
+    """One cell: "12.3 [11.0, 13.6] (13.1)"; dashes for what is unknown, no parentheses if `paper` is None."""
+    here = MISSING if ours is None else with_interval(ours, digits=digits)
+    if paper is None:
+        return here
+    return f"{here} ({MISSING if math.isnan(paper) else f'{paper:.{digits}f}'})"
+
+
+def with_interval(number: Measured, *, digits: int = 1) -> str:
+    """A number as "12.3 [11.0, 13.6]" with non-breaking spaces, or alone where no interval is known."""
+    if not number.has_interval:
+        return f"{number.value:.{digits}f}"
+    return f"{number.value:.{digits}f} [{number.lo:.{digits}f},{NBSP}{number.hi:.{digits}f}]".replace(
+        " ", NBSP
+    )
+
+
+def reading_note(found: Any) -> str:
+    """The end of a caption: how to read a cell, and how many items the numbers rest on."""
+    known = [number for number in found if number is not None]
+    interval = " [95% interval]" if any(number.has_interval for number in known) else ""
+    counts = sorted({number.n for number in known if number.n is not None})
+    n = f" n = {_count(counts[0])}" if counts else ""
+    n += f" to {_count(counts[-1])}" if len(counts) > 1 else ""
+    return f"Each cell: measured here{interval} (printed in the paper), in percent.{n}{'.' if n else ''}"
+
+
+def _count(n: int) -> str:
+    return f"{n:,}"
+
+
+def _text(value: Any, digits: int) -> str:
+    if value is None or value != value:  # None or NaN
+        return MISSING
+    return (
+        f"{value:.{digits}f}" if isinstance(value, Real) and not isinstance(value, Integral) else str(value)
+    )
+
+
+def _is_numeric(cells: Sequence[str]) -> bool:
+    return all(re.match(rf"[-−+]?\d|{MISSING}", cell) for cell in cells)
+
+
+def _in_pipe_table(cell: str) -> str:
+    """Escape what would end a cell; a line break becomes a space."""
+    return cell.replace("|", r"\|").replace("\n", " ")
+
+
+def _pipe(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,89 @@
+"""Tuples (v_s, v_u, t_s, t_u): the data that everything here scores and measures (Sec. 3.1)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from uwmlib.errors import UwmError
+from uwmlib.tuples.images import ImageFiles
+
+PARTS = ("safe_images", "unsafe_images", "safe_texts", "unsafe_texts", "concepts")
+
+
+@dataclass(frozen=True)
+class Tuples:
+    """N paired items: a safe image, its unsafe twin, and a caption of each.
+
+    Parameters
+    ----------
+    name : str
+        What the data are called in results.
+    safe_images, unsafe_images : uint8 array [N, H, W, 3] or ImageFiles
+        Row i of every part belongs to tuple i.
+    safe_texts, unsafe_texts : list of str, length N
+    concepts : list of str, length N
+        The unsafe concept of each tuple.
+
+    Raises
+    ------
+    UwmError
+        If there are no tuples, the parts differ in length, or a caption is not text.
+    """
+
+    name: str
+    safe_images: np.ndarray | ImageFiles
+    unsafe_images: np.ndarray | ImageFiles
+    safe_texts: Sequence[str]
+    unsafe_texts: Sequence[str]
+    concepts: Sequence[str] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        lengths = {part: len(getattr(self, part)) for part in PARTS}
+        if len(set(lengths.values())) != 1:
+            listed = ", ".join(f"{part} {n}" for part, n in lengths.items())
+            raise UwmError(f"{self.name} is not paired ({listed}): every tuple needs one item of each part.")
+        if not len(self):
+            raise UwmError(f"{self.name} has no tuples: give at least one safe/unsafe pair.")
+        for part in ("safe_texts", "unsafe_texts"):
+            wrong = next((i for i, text in enumerate(getattr(self, part)) if not isinstance(text, str)), None)
+            if wrong is not None:
+                raise UwmError(f"{part}[{wrong}] of {self.name} is not text: give every caption as a string.")
+
+    def __len__(self) -> int:
+        return len(self.safe_texts)
+
+    def __getitem__(self, rows: slice | Sequence[int] | np.ndarray) -> Tuples:
+        """Return some of the tuples: a slice, or an array of row numbers."""
+        index = np.arange(len(self))[rows]
+        return Tuples(
+            name=self.name,
+            safe_images=_take(self.safe_images, index),
+            unsafe_images=_take(self.unsafe_images, index),
+            **{part: [getattr(self, part)[i] for i in index.tolist()] for part in PARTS[2:]},
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all captions, concepts and image contents: the key of whatever is computed from them."""
+        digest = hashlib.sha256()
+        for part in PARTS[2:]:
+            digest.update("\0".join([part, *getattr(self, part)]).encode())
+        for images in (self.safe_images, self.unsafe_images):
+            digest.update(_image_digest(images))
+        return digest.hexdigest()
+
+
+def _take(images: np.ndarray | ImageFiles, index: np.ndarray) -> np.ndarray | ImageFiles:
+    return images[index] if isinstance(images, np.ndarray) else images.take(index)
+
+
+def _image_digest(images: Any) -> bytes:
+    if isinstance(images, np.ndarray):
+        return hashlib.sha256(f"{images.shape}".encode() + np.ascontiguousarray(images).tobytes()).digest()
+    return images.digest()
