@@ -3,8 +3,8 @@
     python benchmarks/metrics.py [--n 5000] [--d 768] [--repeats 3]
 
 SafeGround: four cosines per tuple against the diagonals of four N x N matrices. Recall: counts over blocks
-against a full sort of N x N and N x 2N similarities. The direct forms work in float32, as such code does, so the
-two answers may differ by a near tie; more than 0.1 points apart stops the run.
+against a full sort of N x N and N x 2N similarities. The direct forms work in float32, as such code does, so
+the two answers may differ by a near tie; more than 0.1 points apart stops the run.
 """
 
 from __future__ import annotations

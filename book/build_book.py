@@ -5,9 +5,10 @@
 2. `_build/source` gets the configuration, the pages and the notebooks with their outputs.
 3. Numbers in the prose come from `_build/results/*.json` by substitution, and from nowhere else. The value at
    `values.uwm.gs` in `04_table1_visu.json` is `{{ r_04_uwm_gs }}`: the number of the notebook, then the path,
-   in lower case and with one `_` for what is no ASCII letter or digit. `{"value": v, "interval": [lo, hi], "n": n}`
-   gives `..._gs`, `..._gs_lo`, `..._gs_hi` and `..._gs_n`. Texts and whole numbers stand as they are; other
-   numbers have one decimal from 1 on, two below 1, and two significant digits below 0.01.
+   in lower case and with one `_` for what is no ASCII letter or digit. A measured value, that is
+   `{"value": v, "interval": [lo, hi], "n": n}`, gives `..._gs`, `..._gs_lo`, `..._gs_hi` and `..._gs_n`. Texts
+   and whole numbers stand as they are; other numbers have one decimal from 1 on, two below 1, and two
+   significant digits below 0.01.
 4. Jupyter Book treats every warning as an error. The status page shows versions and run times.
 """
 

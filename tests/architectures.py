@@ -26,7 +26,9 @@ def word_tokenizer(context: int, *, start: list[int], end: list[int], pad: int, 
     def tokenize(texts: list[str]) -> torch.Tensor:
         rows = []
         for text in texts:
-            words = [10 + hashlib.sha256(word.encode()).digest()[0] % (vocabulary - 20) for word in text.split()]
+            words = [
+                10 + hashlib.sha256(word.encode()).digest()[0] % (vocabulary - 20) for word in text.split()
+            ]
             row = start + words[: context - len(start) - len(end)] + end
             rows.append(row + [pad] * (context - len(row)))
         return torch.tensor(rows)
@@ -132,7 +134,13 @@ def small() -> Vlm:
 @cache
 def custom_blocks() -> Vlm:
     """CLIP whose blocks are open_clip's CustomResidualAttentionBlock with all their norms."""
-    features = {"block_type": "custom", "qk_norm": True, "scale_attn_inner": True, "scale_attn": True, "scale_fc": True}
+    features = {
+        "block_type": "custom",
+        "qk_norm": True,
+        "scale_attn_inner": True,
+        "scale_attn": True,
+        "scale_fc": True,
+    }
     vlm = small_open_clip(vision=features, text=features)
     # Norms that do nothing at initialisation would hide a site taken on their wrong side.
     for name, parameter in vlm.model.named_parameters():
@@ -194,7 +202,10 @@ def small_hf_processor(family: str):
 def hf_clip() -> Vlm:
     tokenizer = word_tokenizer(12, start=[1], end=[299], pad=299, vocabulary=299)
     return transformers_backend.wrap(
-        small_hf_model("clip"), name="hf-clip", tokenizer=tokenizer, image_processor=small_hf_processor("clip")
+        small_hf_model("clip"),
+        name="hf-clip",
+        tokenizer=tokenizer,
+        image_processor=small_hf_processor("clip"),
     )
 
 
@@ -202,7 +213,10 @@ def hf_clip() -> Vlm:
 def hf_siglip() -> Vlm:
     tokenizer = word_tokenizer(12, start=[], end=[1], pad=1, vocabulary=300)
     return transformers_backend.wrap(
-        small_hf_model("siglip"), name="hf-siglip", tokenizer=tokenizer, image_processor=small_hf_processor("siglip")
+        small_hf_model("siglip"),
+        name="hf-siglip",
+        tokenizer=tokenizer,
+        image_processor=small_hf_processor("siglip"),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,7 +31,9 @@ def scored(family) -> Scores:
 
 
 def sums_of(scores: Scores) -> dict[str, torch.Tensor]:
-    return {f"{site}|{part}": tensor for site, sums in scores.sums.items() for part, tensor in vars(sums).items()}
+    return {
+        f"{site}|{part}": tensor for site, sums in scores.sums.items() for part, tensor in vars(sums).items()
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -45,7 +48,9 @@ def test_every_variant_equals_the_naive_form(scored, encoder, kind):
             got = scored.score_of(site.name, variant=variant, prior=prior).double()
             # The difference of two sums has the rounding error of the sums.
             scale = float(expected.abs().max())
-            assert torch.allclose(got, expected, rtol=2e-3 if variant == "difference" else 2e-4, atol=2e-4 * scale)
+            assert torch.allclose(
+                got, expected, rtol=2e-3 if variant == "difference" else 2e-4, atol=2e-4 * scale
+            )
 
 
 def test_prior_is_by_default_that_of_the_paper(scored):
@@ -58,7 +63,9 @@ def test_prior_is_by_default_that_of_the_paper(scored):
 
 def test_batch_size_changes_rounding_only(family, scored):
     for batch_size in (1, 64):
-        other = score(TINY[family](), tiny_tuples(7), text=KINDS, vision=KINDS, batch_size=batch_size, progress=False)
+        other = score(
+            TINY[family](), tiny_tuples(7), text=KINDS, vision=KINDS, batch_size=batch_size, progress=False
+        )
         assert other.n == scored.n == 7
         for name, tensor in sums_of(scored).items():
             assert torch.allclose(sums_of(other)[name], tensor, rtol=1e-4), name
@@ -98,7 +105,9 @@ def test_images_in_files(tmp_path):
         for path, image in zip(paths[side], images, strict=True):
             Image.fromarray(image).save(path)
     files = {f"{side}_images": ImageFiles(paths[side]) for side in paths}
-    from_files = score(tiny_clip(), dataclasses.replace(tuples, **files), text=None, batch_size=3, progress=False)
+    from_files = score(
+        tiny_clip(), dataclasses.replace(tuples, **files), text=None, batch_size=3, progress=False
+    )
     from_arrays = score(tiny_clip(), tuples, text=None, batch_size=3, progress=False)
     for name, tensor in sums_of(from_arrays).items():
         assert torch.allclose(sums_of(from_files)[name], tensor, rtol=1e-4)
@@ -189,7 +198,7 @@ class TestSaving:
         tuples = tiny_tuples(3, seed=1 if changed == "tuples" else 0)
         if changed == "code":
             copied = tmp_path / "calibration.py"
-            copied.write_text(open(calibration.__file__).read() + "\n# edited\n")
+            copied.write_text(Path(calibration.__file__).read_text() + "\n# edited\n")
             monkeypatch.setattr(calibration, "__file__", str(copied))
         with pytest.raises(UwmError, match=f"another pass \\(its {changed} differ"):
             score(vlm, tuples, vision="fc1" if changed == "sites" else "fc2", save_to=path, progress=False)
@@ -215,11 +224,12 @@ class TestSaving:
             score(tiny_clip(), tiny_tuples(3), save_to=path, progress=False)
 
 
-class TestSelecting:
-    @pytest.fixture(scope="class")
-    def scores(self) -> Scores:
-        return score(tiny_clip(), tiny_tuples(6), text=["out", "value"], vision=["fc1", "fc2"], progress=False)
+@pytest.fixture(scope="module")
+def scores() -> Scores:
+    return score(tiny_clip(), tiny_tuples(6), text=["out", "value"], vision=["fc1", "fc2"], progress=False)
 
+
+class TestSelecting:
     def test_indices_are_the_top_of_each_layer(self, scores):
         edit = scores.select(tau=0.2, alpha=-1, rule="fixed", variant="paper")
         for site in scores.sites:

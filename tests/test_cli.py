@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from safetensors.torch import save_file
 from tiny_notebooks import stdout_of, write_notebook
 
 
@@ -74,3 +78,48 @@ def test_info_shows_versions_and_places(folder):
     assert shown.returncode == 0, shown.stderr
     assert torch.__version__ in shown.stdout
     assert "data_manifests" in shown.stdout
+
+
+@pytest.fixture
+def own_pairs(tmp_path):
+    """A manifest of six tuples of noise, and the weights of an untrained mini model."""
+    from uwmlib.models.mini import bare_clip
+
+    rng = np.random.default_rng(0)
+    lines = []
+    for row in range(6):
+        record = {"safe_text": f"a red circle {row}", "unsafe_text": "a blue square"}
+        for side in ("safe_image", "unsafe_image"):
+            record[side] = f"{side}{row}.png"
+            Image.fromarray(rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(tmp_path / record[side])
+        lines.append(json.dumps(record))
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    weights = {name: tensor.contiguous() for name, tensor in bare_clip(seed=3).state_dict().items()}
+    save_file(weights, tmp_path / "mini.safetensors")
+    return tmp_path
+
+
+def test_edit_and_evaluate_do_what_the_functions_do(own_pairs):
+    import uwmlib
+
+    common = ["mini-ViT-L-14", "--weights", "mini.safetensors", "--tuples", "pairs.jsonl"]
+    edited = uwm("edit", *common, "--tau", "0.3", "--n", "6", "--text", "none", cwd=own_pairs)
+    assert edited.returncode == 0, edited.stderr
+    assert edited.stdout == "Result: edit.safetensors\n"
+    measured = uwm("evaluate", *common, "--edit", "edit.safetensors", "--json", "out.json", cwd=own_pairs)
+    assert measured.returncode == 0, measured.stderr
+    vlm = uwmlib.load_model("mini-ViT-L-14", weights=own_pairs / "mini.safetensors")
+    tuples = uwmlib.load_tuples(own_pairs / "pairs.jsonl")
+    scores = uwmlib.score(vlm, tuples, text=None, vision="fc2", progress=False)
+    edit = scores.select(tau=0.3)
+    assert edit.share()["vision"] > 0
+    with edit.applied(vlm):
+        expected = uwmlib.evaluate(vlm, tuples)
+    assert measured.stdout == f"{expected}\n"
+    record = json.loads((own_pairs / "out.json").read_text())
+    assert record["percent"] == pytest.approx(expected.as_percent())
+    assert (record["data"], record["n"]) == ("pairs.jsonl", 6)
+    refused = uwm("edit", *common, "--tau", "2", "--n", "6", cwd=own_pairs)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith("uwm: ")
+    assert "Traceback" not in refused.stderr

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -64,11 +68,12 @@ def save_hf_folder(folder, family: str) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     start = ["<start>"] if family == "clip" else []
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=" ".join([*start, "$A", end]), special_tokens=[(token, vocabulary[token]) for token in [*start, end]]
+        single=" ".join([*start, "$A", end]),
+        special_tokens=[(token, vocabulary[token]) for token in [*start, end]],
     )
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=end, eos_token=end, unk_token="<unk>").save_pretrained(
-        folder
-    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=end, eos_token=end, unk_token="<unk>"
+    ).save_pretrained(folder)
 
 
 # Embeddings
@@ -96,8 +101,9 @@ def test_features_may_also_come_as_a_tensor():
     vlm = ARCHITECTURES["hf-clip"]()
     model = small_hf_model("clip")
     model.load_state_dict(vlm.model.state_dict())
-    for name in ("get_image_features", "get_text_features"):
-        setattr(model, name, lambda own=getattr(model, name), **inputs: own(**inputs).pooler_output)
+    image, text = model.get_image_features, model.get_text_features
+    model.get_image_features = lambda pixel_values: image(pixel_values=pixel_values).pooler_output
+    model.get_text_features = lambda input_ids: text(input_ids=input_ids).pooler_output
     old = transformers_backend.wrap(
         model, name="old", tokenizer=vlm.tokenize, image_processor=small_hf_processor("clip")
     )
@@ -221,10 +227,14 @@ def test_transformers_clip_with_the_legacy_end_id_takes_the_largest():
     model = small_hf_model("clip")
     model.config.text_config.eos_token_id = 2
     processor = small_hf_processor("clip")
-    vlm = transformers_backend.wrap(model, name="old", tokenizer=lambda texts: None, image_processor=processor)
+    vlm = transformers_backend.wrap(
+        model, name="old", tokenizer=lambda texts: None, image_processor=processor
+    )
     assert vlm.token_mask(torch.tensor([[1, 2, 40, 299, 299]])).sum() == 4
     model.config.text_config.eos_token_id = 40
-    vlm = transformers_backend.wrap(model, name="new", tokenizer=lambda texts: None, image_processor=processor)
+    vlm = transformers_backend.wrap(
+        model, name="new", tokenizer=lambda texts: None, image_processor=processor
+    )
     assert vlm.token_mask(torch.tensor([[1, 2, 40, 299, 299]])).sum() == 3
 
 
@@ -241,6 +251,17 @@ def test_siglip_padding_is_that_of_the_tokenizer():
     model = ARCHITECTURES["ViT-B-16-SigLIP"]().model
     vlm = open_clip_backend.wrap(model, name="v2", tokenizer=Wrapped(), image_size=224, mean=HALF, std=HALF)
     assert vlm.token_mask(vlm.tokenize(["x"])).tolist() == [[True, True, False, False]]
+
+
+def test_siglip_padding_of_a_transformers_tokenizer():
+    class Tokenizer:
+        pad_token_id = 0
+
+    processor = small_hf_processor("siglip")
+    vlm = transformers_backend.wrap(
+        small_hf_model("siglip"), name="v2", tokenizer=Tokenizer(), image_processor=processor
+    )
+    assert vlm.token_mask(torch.tensor([[5, 1, 0, 0]])).tolist() == [[True, True, False, False]]
 
 
 def test_caption_without_text_is_named():
@@ -294,7 +315,9 @@ def test_arrays_of_the_right_size_skip_the_pipeline_without_a_difference(name):
 @pytest.mark.parametrize("family", ["clip", "siglip"])
 def test_other_pictures_take_the_image_processor(family):
     vlm, processor = ARCHITECTURES[f"hf-{family}"](), small_hf_processor(family)
-    expected = processor(images=[image.convert("RGB") for image in pictures()], return_tensors="pt").pixel_values
+    expected = processor(
+        images=[image.convert("RGB") for image in pictures()], return_tensors="pt"
+    ).pixel_values
     assert torch.equal(vlm.preprocess(pictures()), expected)
     large = np.stack([np.asarray(image.convert("RGB").resize((64, 48))) for image in pictures()])
     expected = processor(images=list(large), return_tensors="pt").pixel_values
@@ -364,6 +387,13 @@ def test_open_clip_weights_from_a_safetensors_file(small_config, tmp_path):
     assert third.weights_hash() != first.weights_hash()
 
 
+def test_random_weights_that_were_asked_for_are_not_warned_about(small_config, caplog):
+    load_model(f"open_clip:{small_config}", weights="random")
+    assert not caplog.records
+    logging.getLogger().warning("No pretrained weights loaded, says another")
+    assert len(caplog.records) == 1  # the silence ends with the loading
+
+
 def spoil(path, how: str) -> str:
     """Write a broken variant of a weights file and return what the error must name."""
     tensors = load_file(path)
@@ -413,6 +443,8 @@ def test_transformers_folder(family, tmp_path):
     assert vlm.weights_hash() == twin.weights_hash()
     for encoder in ("text", "vision"):
         torch.testing.assert_close(encode(vlm, encoder), encode(twin, encoder))
+    own = small_hf_processor(family)(images=pictures()[:2], return_tensors="pt").pixel_values
+    assert torch.equal(vlm.preprocess(pictures()[:2]), own)
     tokens = vlm.tokenize([TEXTS[0], " ".join(TEXTS * 4)])
     assert tokens.shape == (2, 12)
     specials = 2 if family == "clip" else 0
@@ -427,7 +459,11 @@ def test_transformers_weights_from_elsewhere(tmp_path):
     with torch.no_grad():
         model.text_projection.weight.zero_()
     model.save_pretrained(tmp_path / "safe")
-    for weights in (tmp_path / "safe", tmp_path / "safe" / "model.safetensors"):
+    single = tmp_path / "safe" / "model.safetensors"
+    # Files of that age hold the position numbers too, which are no weights.
+    numbers = {"text_model.embeddings.position_ids": torch.arange(12)[None]}
+    save_file(load_file(single) | numbers, single, metadata={"format": "pt"})
+    for weights in (tmp_path / "safe", single):
         vlm = load_model(f"hf:{tmp_path / 'base'}", weights=weights)
         assert not vlm.model.text_projection.weight.any()
         assert vlm.model.visual_projection.weight.any()
@@ -457,7 +493,9 @@ def test_transformers_models_of_another_type_are_refused(tmp_path):
         load_model(f"hf:{tmp_path}")
     from transformers import BertConfig, BertModel
 
-    bert = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
+    bert = BertModel(
+        BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    )
     with pytest.raises(UwmError, match="'bert'"):
         transformers_backend.wrap(bert, name="bert", tokenizer=None, image_processor=None)
 
@@ -501,3 +539,49 @@ def test_unknown_mini_model_points_to_the_nearest():
 def test_bad_device_and_dtype(options, message):
     with pytest.raises(UwmError, match=message):
         load_model("open_clip:ViT-B-32", weights="random", **options)
+
+
+# torchvision
+
+_TORCHVISION = {
+    # Imports submodules first, then wants its operator, as the real one does over a torch it was not built for.
+    "mismatched": """
+        import torch, torchvision.transforms
+        if not hasattr(torch.ops.torchvision, "nms"):
+            raise RuntimeError("operator torchvision::nms does not exist")
+    """,
+    "matching": "import torchvision.transforms",
+    "broken": "raise RuntimeError('out of memory')",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "printed"),
+    [("mismatched", "imported True"), ("matching", "imported False"), ("broken", "out of memory")],
+)
+def test_torchvision_is_mended_only_where_its_operators_do_not_match(kind, printed, tmp_path):
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text(textwrap.dedent(_TORCHVISION[kind]))
+    (package / "transforms.py").write_text("import torchvision")
+    script = f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        import torch
+        from uwmlib.torchvision_shim import import_torchvision
+        try:
+            module = import_torchvision()
+        except RuntimeError as error:
+            print(error)
+        else:
+            assert module.__file__.startswith({str(tmp_path)!r}) and module.transforms.torchvision is module
+            print("imported", hasattr(torch.ops.torchvision, "nms"))
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert run.stdout.strip() == printed

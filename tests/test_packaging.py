@@ -16,6 +16,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import uwmlib
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -72,11 +74,11 @@ def test_the_version_is_the_same_everywhere():
         re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
         == version
     )
-    assert importlib.metadata.version("uwm-book") == version
+    assert importlib.metadata.version("uwm-book") == uwmlib.__version__ == version
 
 
 def imports(path: Path) -> tuple[set[str], set[str]]:
-    """Return what a module imports when it is itself imported, and what it imports anywhere (top-level names)."""
+    """Return the top-level names that a module imports when it is itself imported, and those anywhere in it."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return _imported(tree.body), _imported(ast.walk(tree))
 

@@ -138,7 +138,7 @@ def test_a_loosened_file_is_refused(stored, check):
     content = json.loads(stored.read_text())
     content["tolerance"] = {"*": 50.0}
     stored.write_text(json.dumps(content))
-    with pytest.raises(UwmError, match="at most 0.5"):
+    with pytest.raises(UwmError, match="to 0.5"):
         check()
 
 

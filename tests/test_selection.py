@@ -25,7 +25,9 @@ def loop_adaptive(score: list[int], tau: Fraction) -> list[int]:
     return sorted(kept)
 
 
-@pytest.mark.parametrize("tau", [Fraction(1, 64), Fraction(1, 50), Fraction(1, 10), Fraction(1, 2), Fraction(15, 16)])
+@pytest.mark.parametrize(
+    "tau", [Fraction(1, 64), Fraction(1, 50), Fraction(1, 10), Fraction(1, 2), Fraction(15, 16)]
+)
 @pytest.mark.parametrize("low", [0, -3, -60])
 def test_adaptive_equals_the_loop(tau, low):
     generator = torch.Generator().manual_seed(0)

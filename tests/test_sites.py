@@ -50,7 +50,9 @@ def vlm(architecture) -> Vlm:
     return ARCHITECTURES[architecture]()
 
 
-def captured(vlm: Vlm, sites: list[Site], encoder: str, n: int = 2) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def captured(
+    vlm: Vlm, sites: list[Site], encoder: str, n: int = 2
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """The inputs of `sites` by name, and the embeddings computed under capture."""
     inputs: dict[str, torch.Tensor] = {}
 
@@ -92,7 +94,9 @@ def _see_value(vlm: Vlm, site: Site, path: str, outputs: dict[str, torch.Tensor]
     attention = vlm.model.get_submodule(path)
 
     def see(module, inputs, output):
-        outputs[site.name] = F.linear(output, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)[2]
+        outputs[site.name] = F.linear(output, attention.in_proj_weight, attention.in_proj_bias).chunk(
+            3, dim=-1
+        )[2]
 
     return vlm.model.get_submodule(path.rpartition(".")[0]).ln_1.register_forward_hook(see)
 
@@ -101,6 +105,10 @@ def bias_of(vlm: Vlm, site: Site) -> torch.Tensor:
     name = site.parameter.replace("in_proj_weight", "in_proj_bias").replace(".weight", ".bias")
     bias = vlm.model.get_parameter(name)
     return bias if site.rows is None else bias[slice(*site.rows)]
+
+
+def ignore(site: Site, z: torch.Tensor) -> None:
+    """Observe nothing."""
 
 
 def all_sites(vlm: Vlm, encoder: str) -> list[Site]:
@@ -150,22 +158,37 @@ def test_counts_names_and_shapes(vlm, architecture):
     assert [site.encoder for site in sites] == sorted(site.encoder for site in sites)  # text, then vision
     for encoder in ENCODERS:
         blocks, width, hidden = SIZES[architecture][encoder]
-        shapes = {"fc1": (hidden, width), "fc2": (width, hidden), "value": (width, width), "out": (width, width)}
+        shapes = {
+            "fc1": (hidden, width),
+            "fc2": (width, hidden),
+            "value": (width, width),
+            "out": (width, width),
+        }
         mine = [site for site in sites if site.encoder == encoder]
-        assert [(site.layer, site.kind) for site in mine] == [(i, kind) for i in range(blocks) for kind in KINDS]
+        assert [(site.layer, site.kind) for site in mine] == [
+            (i, kind) for i in range(blocks) for kind in KINDS
+        ]
         for site in mine:
             assert site.name == f"{encoder}.{site.layer}.{site.kind}"
             assert site.parameter in parameters
             assert tuple(vlm.weight(site).shape) == shapes[site.kind]
-            assert vlm.weight(site).untyped_storage().data_ptr() == parameters[
-                site.parameter
-            ].untyped_storage().data_ptr()
+            assert (
+                vlm.weight(site).untyped_storage().data_ptr()
+                == parameters[site.parameter].untyped_storage().data_ptr()
+            )
 
 
 def test_sites_take_one_kind_or_a_list():
     vlm = ARCHITECTURES["hf-clip"]()
     names = [site.name for site in vlm.sites(text="out", vision=["fc2", "value"])]
-    assert names == ["text.0.out", "text.1.out", "vision.0.fc2", "vision.0.value", "vision.1.fc2", "vision.1.value"]
+    assert names == [
+        "text.0.out",
+        "text.1.out",
+        "vision.0.fc2",
+        "vision.0.value",
+        "vision.1.fc2",
+        "vision.1.value",
+    ]
     assert [site.name for site in vlm.sites(vision=["fc2", "fc2"])] == ["vision.0.fc2", "vision.1.fc2"]
 
 
@@ -193,7 +216,7 @@ def test_nothing_is_left_behind(vlm):
     sites = vlm.sites(text=list(KINDS), vision=list(KINDS))
     names = [name for name, _ in vlm.model.named_modules()]
     before = vlm.weights_hash(), encode(vlm, "text"), encode(vlm, "vision")
-    with vlm.capture(sites, lambda site, z: None):
+    with vlm.capture(sites, ignore):
         assert not restored(vlm)
         encode(vlm, "text")
     assert restored(vlm)
@@ -212,7 +235,7 @@ def test_nothing_is_left_behind(vlm):
 
 def test_an_error_of_the_caller_is_not_replaced_by_a_complaint_about_missing_data():
     vlm = small_open_clip()
-    with pytest.raises(ZeroDivisionError), vlm.capture(vlm.sites(text="out"), lambda site, z: None):
+    with pytest.raises(ZeroDivisionError), vlm.capture(vlm.sites(text="out"), ignore):
         1 / 0  # noqa: B018
     assert restored(vlm)
 
@@ -237,7 +260,7 @@ def test_gradients_flow_through_a_captured_encoder():
     for capture in (True, False):
         vlm.model.zero_grad()
         if capture:
-            with vlm.capture(sites, lambda site, z: None):
+            with vlm.capture(sites, ignore):
                 vlm.encode_text(tokens)[:, 0].sum().backward()
         else:
             vlm.encode_text(tokens)[:, 0].sum().backward()
@@ -277,7 +300,10 @@ def test_transformers_twin_with_the_same_weights_captures_the_same_inputs():
     inputs: dict[str, dict[str, torch.Tensor]] = {"open_clip": {}, "transformers": {}}
     for vlm in (ours, twin):
         mine = inputs[vlm.backend]
-        with torch.inference_mode(), vlm.capture(sites[vlm.backend], lambda s, z, mine=mine: mine.update({s.name: z})):
+        with (
+            torch.inference_mode(),
+            vlm.capture(sites[vlm.backend], lambda s, z, mine=mine: mine.update({s.name: z})),
+        ):
             vlm.encode_text(tokens)
             vlm.encode_image(pixels)
     for name, z in inputs["open_clip"].items():
@@ -345,7 +371,9 @@ def test_explicit_attention_equals_the_module(mask, batch_first):
     seen = {}
     # Only the attention is called, not its encoder, so the other block's silence is no error.
     with vlm.capture(vlm.sites(text=["value", "out"]), lambda s, z: seen.update({s.name: z})):
-        torch.testing.assert_close(attend(attention, x, attn_mask=masks[mask]), expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            attend(attention, x, attn_mask=masks[mask]), expected, atol=1e-5, rtol=1e-4
+        )
     assert torch.equal(seen["text.0.value"], x if batch_first else x.transpose(0, 1))
     assert seen["text.0.out"].shape == (2, 5, 48)
 
@@ -356,14 +384,15 @@ def test_attention_that_is_not_plain_self_attention_is_refused():
     x, other = torch.randn(2, 5, 48), torch.randn(2, 5, 48)
     calls = {
         "other keys": lambda: attention(x, other, other, need_weights=False),
-        "key padding": lambda: attention(x, x, x, need_weights=False, key_padding_mask=torch.zeros(2, 5).bool()),
+        "key padding": lambda: attention(
+            x, x, x, need_weights=False, key_padding_mask=torch.zeros(2, 5).bool()
+        ),
         "returned weights": lambda: attention(x, x, x),
         "implied": lambda: attention(x, x, x, need_weights=False, is_causal=True),
     }
     for call in calls.values():
-        with pytest.raises(UwmError, match="cannot be captured|can be captured"):
-            with vlm.capture(vlm.sites(text="out"), lambda site, z: None):
-                call()
+        with pytest.raises(UwmError, match="be captured"), vlm.capture(vlm.sites(text="out"), ignore):
+            call()
     assert restored(vlm)
 
 
@@ -372,7 +401,7 @@ def test_attention_of_another_make_is_refused_at_the_start(options):
     vlm = small_open_clip()
     sites = vlm.sites(text="out")
     vlm.model.transformer.resblocks[1].attn = nn.MultiheadAttention(48, 3, batch_first=True, **options)
-    with pytest.raises(UwmError, match="cannot be captured"), vlm.capture(sites, lambda site, z: None):
+    with pytest.raises(UwmError, match="cannot be captured"), vlm.capture(sites, ignore):
         encode(vlm, "text")
     assert restored(vlm)
 
@@ -393,7 +422,10 @@ def test_a_site_without_data_is_an_error_that_names_it():
     vlm = small_open_clip()
     block = vlm.model.visual.transformer.resblocks[1]
     block.mlp = _BareWeights(block.mlp)
-    with pytest.raises(UwmError, match=r"vision\.1\.fc2"), vlm.capture(vlm.sites(vision="fc2"), lambda site, z: None):
+    with (
+        pytest.raises(UwmError, match=r"vision\.1\.fc2"),
+        vlm.capture(vlm.sites(vision="fc2"), ignore),
+    ):
         encode(vlm, "vision")
 
 
@@ -403,26 +435,30 @@ def test_one_encoder_may_stay_idle_but_not_all():
     with vlm.capture(vlm.sites(text="fc1", vision="fc1"), lambda site, z: seen.append(site.name)):
         encode(vlm, "text")
     assert seen == ["text.0.fc1", "text.1.fc1"]
-    with pytest.raises(UwmError, match=r"text\.0\.fc1"), vlm.capture(vlm.sites(text="fc1"), lambda site, z: None):
+    with (
+        pytest.raises(UwmError, match=r"text\.0\.fc1"),
+        vlm.capture(vlm.sites(text="fc1"), ignore),
+    ):
         encode(vlm, "vision")
-    with pytest.raises(UwmError, match="no site"), vlm.capture([], lambda site, z: None):
+    with pytest.raises(UwmError, match="no site"), vlm.capture([], ignore):
         encode(vlm, "vision")
 
 
 def test_nested_and_repeated_captures_are_refused():
     vlm = small_open_clip()
     sites = vlm.sites(text="out")
-    with pytest.raises(UwmError, match="captured already"), vlm.capture(sites, lambda site, z: None):
-        with vlm.capture(sites, lambda site, z: None):
-            encode(vlm, "text")
+    outer = vlm.capture(sites, ignore)
+    with pytest.raises(UwmError, match="captured already"), outer, vlm.capture(sites, ignore):
+        encode(vlm, "text")
     assert restored(vlm)
-    with pytest.raises(UwmError, match=r"text\.0\.out is asked for twice"):
-        with vlm.capture([sites[0], sites[0]], lambda site, z: None):
-            encode(vlm, "text")
+    twice = vlm.capture([sites[0], sites[0]], ignore)
+    with pytest.raises(UwmError, match=r"text\.0\.out is asked for twice"), twice:
+        encode(vlm, "text")
 
 
 @pytest.mark.parametrize(
-    ("kind", "near"), [("out_proj", "out"), ("v_proj", "value"), ("c_fc", "fc1"), ("fc3", "fc"), ("values", "value")]
+    ("kind", "near"),
+    [("out_proj", "out"), ("v_proj", "value"), ("c_fc", "fc1"), ("fc3", "fc"), ("values", "value")],
 )
 def test_unknown_kind_names_the_allowed_and_the_nearest(kind, near):
     vlm = small_open_clip()
@@ -452,7 +488,10 @@ def test_a_site_of_another_model_is_refused():
     ours, theirs = small_open_clip(), ARCHITECTURES["hf-clip"]()
     with pytest.raises(UwmError, match="no parameter"):
         ours.weight(theirs.sites(text="out")[0])
-    with pytest.raises(UwmError, match="no parameter"), ours.capture(theirs.sites(text="out"), lambda site, z: None):
+    with (
+        pytest.raises(UwmError, match="no parameter"),
+        ours.capture(theirs.sites(text="out"), ignore),
+    ):
         encode(ours, "text")
 
 

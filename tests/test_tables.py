@@ -15,6 +15,7 @@ from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.docutils_ import Parser
 
 from uwmlib.errors import UwmError
+from uwmlib.evaluation import Evaluation
 from uwmlib.metrics.retrieval import retrieval
 from uwmlib.metrics.safeground import SAFEGROUND_KEYS, safeground
 from uwmlib.metrics.zeroshot import Accuracy, mean_accuracy
@@ -166,13 +167,25 @@ def test_measured_and_outcomes_agree_with_the_metrics():
     ground, ranks = safeground(**embeddings()), retrieval(**embeddings())
     for source, keys in ((ground, SAFEGROUND_KEYS), (ranks, ("ts_vs", "vs_ts", "tu_vus", "vu_tus"))):
         for key in keys:
-            number, hits = measured([{}, source], key), outcomes([{}, source], key)
+            number, hits = measured([{}, source], key), outcomes([{}, source], key)[""]
             assert number.value == pytest.approx(100 * hits.mean()) and number.n == len(hits) == 50
             assert number.lo <= number.value <= number.hi
             # The same booleans, given plainly, lead to the same number and interval.
             again = measured({key: hits}, key)
             assert (again.value, again.lo, again.hi) == pytest.approx((number.value, number.lo, number.hi))
     assert measured(ground, "ts_vs") is None and outcomes(ground, "zs_mean") is None
+
+
+def test_an_evaluation_is_read_like_its_parts():
+    ground, ranks = safeground(**embeddings()), retrieval(**embeddings())
+    sets = {"shapes": Accuracy(80, 100), "colours": Accuracy(30, 300)}
+    whole = Evaluation("mini", "mini-visu", ground, ranks, sets)
+    assert measured(whole, "gs") == measured(ground, "gs")
+    assert measured(whole, "tu_vus") == measured(ranks, "tu_vus")
+    assert measured(whole, "colours").value == pytest.approx(10.0)
+    assert measured(whole, "zs_mean") == measured({"zs_mean": sets}, "zs_mean")
+    assert np.array_equal(outcomes(whole, "gs")[""], ground.gs.numpy())
+    assert measured(Evaluation("mini", "mini-visu", ground, ranks), "zs_mean") is None
 
 
 def test_measured_reads_what_a_mapping_may_hold():

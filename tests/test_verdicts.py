@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -88,6 +89,12 @@ def test_difference_of_means_over_data_sets_counts_them_alike():
     assert got.hi - got.lo == pytest.approx(2 * 1.96 * math.sqrt(sum(variances)) / 2, rel=0.05)
 
 
+def test_zero_shot_outcomes_are_found_inside_accuracies():
+    a, b = (SimpleNamespace(correct=torch.from_numpy(booleans(60, share, 4))) for share in (0.8, 0.5))
+    got = V.difference_between({"dtd": a}, "dtd", {"dtd": b}, "dtd")
+    assert got.difference == pytest.approx(100 * (a.correct.double().mean() - b.correct.double().mean()))
+
+
 def test_difference_needs_the_same_items():
     with pytest.raises(UwmError, match="8 and 9"):
         V.difference_between({"gs": booleans(9, 0.5, 0)}, "gs", {"gs": booleans(8, 0.5, 0)}, "gs")
@@ -132,6 +139,9 @@ def test_the_three_tables_hold_all_claims():
     claims = V.load_claims()
     assert len(claims) == len({claim.id for claim in claims}) == 67
     assert {claim.table for claim in claims} == {1, 2, 3}
+    strict = {claim.id for claim in claims if claim.reading == "strict"}
+    assert strict == {"C006", "C007", "C008", "C025", "C111"}
+    assert V.judge_claims(3).at["C111", "reading"] == "strict"
     assert {claim.id for claim in claims if not claim.holds_on_paper} == CONTRADICTED
     with pytest.raises(UwmError, match="Table 7"):
         V.judge_claims(7)

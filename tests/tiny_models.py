@@ -16,7 +16,9 @@ WIDTH = 32
 def tiny_clip(seed: int = 0) -> Vlm:
     """open_clip's CLIP: two layers of width 32 in each encoder."""
     size = {"width": WIDTH, "layers": 2}
-    return small_open_clip(seed=seed, vision=size | {"head_width": 16, "patch_size": 16}, text=size | {"heads": 2})
+    return small_open_clip(
+        seed=seed, vision=size | {"head_width": 16, "patch_size": 16}, text=size | {"heads": 2}
+    )
 
 
 def tiny_coca(seed: int = 0) -> Vlm:
@@ -26,10 +28,22 @@ def tiny_coca(seed: int = 0) -> Vlm:
 
     config = open_clip.get_model_config("coca_ViT-B-32")
     config["embed_dim"] = WIDTH
-    config["vision_cfg"] |= {"image_size": 32, "patch_size": 16, "width": WIDTH, "layers": 2, "head_width": 16}
+    config["vision_cfg"] |= {
+        "image_size": 32,
+        "patch_size": 16,
+        "width": WIDTH,
+        "layers": 2,
+        "head_width": 16,
+    }
     config["vision_cfg"] |= {"attn_pooler_heads": 2}
     config["text_cfg"] |= {"context_length": 11, "vocab_size": 300, "width": WIDTH, "heads": 2, "layers": 2}
-    config["multimodal_cfg"] |= {"context_length": 11, "vocab_size": 300, "width": WIDTH, "heads": 2, "layers": 1}
+    config["multimodal_cfg"] |= {
+        "context_length": 11,
+        "vocab_size": 300,
+        "width": WIDTH,
+        "heads": 2,
+        "layers": 1,
+    }
     config.pop("custom_text", None)
     torch.manual_seed(seed)
     return open_clip_backend.wrap(

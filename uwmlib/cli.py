@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 LIBRARIES = ("uwm-book", "torch", "torchvision", "open_clip_torch", "transformers", "numpy", "safetensors")
 Model = Annotated[str, typer.Argument(help="mini-..., open_clip:<architecture> or hf:<folder or id>.")]
+Weights = Annotated[str | None, typer.Option(help="File or pretrained tag; none for a mini model.")]
 TuplesName = Annotated[str, typer.Option("--tuples", help="mini-visu, or a manifest of your own (.jsonl).")]
 
 
@@ -77,7 +78,7 @@ def run(
 @app.command()
 def train(
     name: Annotated[str, typer.Argument(help="The mini model to train.")],
-    output: Annotated[Path | None, typer.Option(help="Folder for the weights.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the weights.")] = Path("trained"),
     seed: Annotated[int, typer.Option(help="Seed of the data and of the initial weights.")] = 0,
 ) -> None:
     """Train a mini model from nothing."""
@@ -89,17 +90,20 @@ def train(
 @app.command()
 def models() -> None:
     """List the models that can be named."""
-    entries = json.loads(manifest_path("models.json").read_text(encoding="utf-8"))
-    table = Table("model", "description")
-    for name, entry in entries.items():
-        table.add_row(name, str(entry.get("description", "")))
+    table = Table("model", "weights")
+    for name, entry in json.loads(manifest_path("models.json").read_text(encoding="utf-8")).items():
+        table.add_row(name, f"ships with the library ({entry['file']})")
+    table.add_row("open_clip:<architecture>", "--weights FILE, or a pretrained tag of open_clip")
+    table.add_row("hf:<folder or id>", "the checkpoint of that folder or id")
     Console().print(table)
 
 
 @app.command()
 def info() -> None:
-    """Show versions, the profile that can run here, and where data and weights are."""
+    """Show versions, the two profiles, and where data and weights are."""
     import torch
+
+    from uwmlib.profiles import PROFILES
 
     table = Table("what", "value", show_header=False)
     table.add_row("python", f"{platform.python_version()} ({sys.executable})")
@@ -107,6 +111,8 @@ def info() -> None:
         table.add_row(library, importlib.metadata.version(library))
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     table.add_row("threads, GPU", f"{torch.get_num_threads()}, {cuda}")
+    for name, chosen in PROFILES.items():
+        table.add_row(f"profile {name}", f"{chosen.base} on {chosen.data or 'pairs of your own'}")
     table.add_row("manifests", str(manifests_dir()))
     shipped = sorted(path.name for path in (PACKAGE / "weights").glob("*.safetensors"))
     table.add_row("shipped weights", ", ".join(shipped) or "none")
@@ -122,13 +128,14 @@ def edit(
     text: Annotated[str, typer.Option(help="Kind of text layers: fc1, fc2, value, out or none.")] = "out",
     vision: Annotated[str, typer.Option(help="Kind of vision layers: fc1, fc2, value, out or none.")] = "fc2",
     tuples: TuplesName = "mini-visu",
+    weights: Weights = None,
     n: Annotated[int, typer.Option(help="Calibration tuples.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the calibration sample.")] = 0,
 ) -> None:
     """Score a model on calibration tuples, select its unsafe weights and save the edit."""
     import uwmlib
 
-    vlm = uwmlib.load_model(model)
+    vlm = uwmlib.load_model(model, weights=weights)
     calibration = uwmlib.load_tuples(tuples, split="train", n=n, seed=seed)
     scores = uwmlib.score(vlm, calibration, text=_kind(text), vision=_kind(vision))
     scores.select(tau=tau, alpha=alpha).save(output)
@@ -139,23 +146,27 @@ def edit(
 def evaluate(
     model: Model,
     tuples: TuplesName = "mini-visu",
+    weights: Weights = None,
     edit: Annotated[Path | None, typer.Option(help="An edit file to apply first.")] = None,
     json_output: Annotated[
         Path | None, typer.Option("--json", help="Also write the figures as JSON.")
     ] = None,
 ) -> None:
-    """Measure SafeGround, retrieval and what else applies on the test tuples."""
+    """Measure SafeGround and retrieval on the test tuples."""
     import uwmlib
 
-    vlm = uwmlib.load_model(model)
+    vlm = uwmlib.load_model(model, weights=weights)
     edited = uwmlib.WeightEdit.load(edit).applied(vlm) if edit is not None else nullcontext()
     with edited:
-        evaluation = uwmlib.evaluate(vlm, uwmlib.load_tuples(tuples, split="test"))
+        evaluation = uwmlib.evaluate(vlm, uwmlib.load_tuples(tuples, split="test"), progress=True)
     print(evaluation)
     if json_output is not None:
         from uwmlib.files import write_json
 
-        write_json(json_output, evaluation.as_dict())
+        percent = evaluation.as_percent()
+        intervals = {key: evaluation.interval(key) for key in percent}
+        facts = {"model": evaluation.model, "data": evaluation.data, "n": evaluation.safeground.n}
+        write_json(json_output, facts | {"percent": percent, "interval": intervals})
 
 
 def _joined(arguments: list[str]) -> list[str]:

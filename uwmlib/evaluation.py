@@ -55,10 +55,10 @@ class Evaluation:
         values = {direction: self.retrieval.recall(direction, 1) for direction in DIRECTIONS}
         values |= self.safeground.as_percent()
         values |= {name: result.percent for name, result in self.zero_shot.items()}
-        return values | ({"zs_mean": self.zero_shot_mean().percent} if self.zero_shot else {})
+        return values | ({"zs_mean": mean_accuracy(self.zero_shot).percent} if self.zero_shot else {})
 
-    def interval(self, key: str, level: float = 0.95) -> tuple[float, float]:
-        """Return the interval of one figure of `as_percent`, in percent.
+    def interval(self, key: str) -> tuple[float, float]:
+        """Return the 95% interval of one figure of `as_percent`, in percent.
 
         Raises
         ------
@@ -66,26 +66,14 @@ class Evaluation:
             If `key` names nothing that was measured.
         """
         if key in DIRECTIONS:
-            return self.retrieval.interval(key, 1, level=level)
+            return self.retrieval.interval(key, 1)
         if key in self.zero_shot:
-            return self.zero_shot[key].interval(level)
+            return self.zero_shot[key].interval
         if key == "zs_mean" and self.zero_shot:
-            return self.zero_shot_mean().interval(level)
+            return mean_accuracy(self.zero_shot).interval
         if key in self.safeground.as_percent():
-            return self.safeground.interval(key, level=level)
+            return self.safeground.interval(key)
         raise UwmError(f"{key!r} was not measured: choose one of {', '.join(self.as_percent())}.")
-
-    def hits(self, key: str) -> torch.Tensor:
-        """Return the booleans of every tuple (or image) behind a figure, for paired comparisons."""
-        if key in DIRECTIONS:
-            return self.retrieval.hits(key, 1)
-        if key in self.zero_shot:
-            return self.zero_shot[key].correct
-        return getattr(self.safeground, key)
-
-    def zero_shot_mean(self) -> Any:
-        """Return the mean accuracy over the zero-shot sets with its interval."""
-        return mean_accuracy(self.zero_shot.values())
 
     def __str__(self) -> str:
         lines = [f"{self.model} on {self.data} (n = {self.safeground.n}; percent, 95% interval)"]

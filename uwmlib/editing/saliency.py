@@ -52,14 +52,15 @@ def token_statistics(z: torch.Tensor, mask: torch.Tensor | None = None) -> tuple
     mean, variance = torch.empty_like(z[:, 0]), torch.empty_like(z[:, 0])
     # One sample fits a processor's cache and a batch does not: several times faster than all at once.
     chunk = 1 if z.device.type == "cpu" else len(z)
+    work = torch.empty_like(z[:chunk])
     for start in range(0, len(z), chunk):
         part = slice(start, start + chunk)
-        tokens = z[part] if keep is None else z[part].masked_fill(~keep[part], 0)
+        tokens = z[part] if keep is None else work.copy_(z[part]).masked_fill_(~keep[part], 0)
         mean[part] = tokens.sum(dim=1) / count[part]  # [b, T, in] -> [b, in]
-        centred = tokens - mean[part].unsqueeze(1)
+        torch.sub(tokens, mean[part].unsqueeze(1), out=work)
         if keep is not None:
-            centred.masked_fill_(~keep[part], 0)
-        variance[part] = centred.square_().sum(dim=1) / (count[part] - 1)
+            work.masked_fill_(~keep[part], 0)
+        variance[part] = work.square_().sum(dim=1) / (count[part] - 1)
     std = variance.sqrt_() + EPSILON
     norm = ((count - 1) * std.square() + count * mean.square()).sqrt()
     return norm, std

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,10 +18,18 @@ _CHUNK = 1024
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Correct answers on one data set."""
+    """Correct answers on one data set.
+
+    Attributes
+    ----------
+    n_correct, n : int
+    correct : Tensor, shape [n], bool, or None
+        Which answers were correct, for paired comparisons; None for published or counted results.
+    """
 
     n_correct: int
     n: int
+    correct: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def percent(self) -> float:
@@ -125,7 +133,8 @@ def accuracy(pred: Tensor, labels: Tensor) -> Accuracy:
     pred, labels = torch.as_tensor(pred).cpu(), torch.as_tensor(labels).cpu()
     if pred.ndim != 1 or pred.shape != labels.shape or len(pred) == 0:
         raise UwmError(f"Give one prediction per label, not {list(pred.shape)} for {list(labels.shape)}.")
-    return Accuracy(int((pred == labels).sum()), len(labels))
+    correct = pred == labels
+    return Accuracy(int(correct.sum()), len(labels), correct)
 
 
 def mean_accuracy(accuracies: Mapping[str, Accuracy], *, level: float = 0.95) -> MeanAccuracy:

@@ -64,14 +64,10 @@ def wrap(
         tokenizer=tokenizer,
         mask_rule=_mask_rule(model, tokenizer),
         pixels=Pixels(size, tuple(mean), tuple(std), transform),
-        image_features=partial(_features, model.encode_image),
-        text_features=partial(_features, model.encode_text),
+        # CoCa's methods normalise already, the others' do not; Vlm normalises them all.
+        image_features=model.encode_image,
+        text_features=model.encode_text,
     )
-
-
-def _features(encode: Callable[..., torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
-    # CoCa normalises by default, the others do not.
-    return encode(inputs, normalize=False)
 
 
 def _mask_rule(model: nn.Module, tokenizer: Callable) -> Callable[[torch.Tensor], torch.Tensor]:

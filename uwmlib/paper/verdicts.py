@@ -185,9 +185,8 @@ def difference_between(left: Any, left_key: str, right: Any, right_key: str) -> 
 
     Parameters
     ----------
-    left, right : SafeGround, Retrieval, mapping, or lists of these
-        What was measured for the two rows, on the same items in the same order. A mapping holds booleans [N]
-        for a score, or a mapping data set -> booleans.
+    left, right : Evaluation, SafeGround, Retrieval, mapping, or lists of these
+        What was measured for the two rows, on the same items in the same order (see `outcomes`).
     left_key, right_key : str
 
     Returns
@@ -200,7 +199,7 @@ def difference_between(left: Any, left_key: str, right: Any, right_key: str) -> 
     UwmError
         If the two sides were not measured on equally many items or on the same data sets.
     """
-    a, b = _strata(left, left_key), _strata(right, right_key)
+    a, b = outcomes(left, left_key), outcomes(right, right_key)
     if a is None or b is None:
         return None
     if a.keys() != b.keys():
@@ -278,7 +277,8 @@ def judge_claims(table: int, ours: Mapping[str, Any] | Callable | None = None) -
     Returns
     -------
     DataFrame
-        Index: claim id. Columns: claim; "on the paper's numbers" ("holds", "holds, by 0.1 or less", "does not
+        Index: claim id. Columns: claim; reading ("said": the paper says so, "strict": a vague sentence of it
+        read at its strictest); "on the paper's numbers" ("holds", "holds, by 0.1 or less", "does not
         hold"); here (the verdict on the worst of the claim's comparisons, against the direction that the
         *claim* gives); "difference here" (that comparison, in points, with its paired 95% interval).
     """
@@ -286,8 +286,8 @@ def judge_claims(table: int, ours: Mapping[str, Any] | Callable | None = None) -
     for claim in _claims_on(table):
         word, comparison, found = _worst(claim, ours)
         shown = "–" if found is None else f"{comparison}: {_shown(found)}"
-        lines.append((claim.id, claim.text, _on_paper(claim), marked(word), shown))
-    columns = ["id", "claim", "on the paper's numbers", "here", "difference here"]
+        lines.append((claim.id, claim.text, claim.reading, _on_paper(claim), marked(word), shown))
+    columns = ["id", "claim", "reading", "on the paper's numbers", "here", "difference here"]
     return pd.DataFrame(lines, columns=columns).set_index("id")
 
 
@@ -378,18 +378,6 @@ def _difference(ours: Any, left_row: str, left_key: str, right_row: str, right_k
 
 def _shown(found: Any) -> str:
     return str(Difference(found.difference, found.lo, found.hi))
-
-
-def _strata(source: Any, key: str) -> dict[str, np.ndarray] | None:
-    """Outcomes by data set; one nameless data set for an ordinary score."""
-    parts = source if isinstance(source, list | tuple) else [source]
-    for part in parts:
-        held = part.get(key) if isinstance(part, Mapping) else None
-        if isinstance(held, Mapping) and held:
-            strata = {name: outcomes(held, name) for name in held}
-            return None if any(hits is None for hits in strata.values()) else strata
-    hits = outcomes(source, key)
-    return None if hits is None else {"": hits}
 
 
 def _tango(before: np.ndarray, after: np.ndarray) -> Any:

@@ -1,0 +1,21 @@
+"""Results, reference checks, tables and figures."""
+
+from uwmlib.reporting.conclusion import conclude, record
+from uwmlib.reporting.measured import Measured, measured
+from uwmlib.reporting.references import check_references, update_references
+from uwmlib.reporting.results import flatten, load_results, save_results
+from uwmlib.reporting.tables import Table, paper_beside_ours
+
+__all__ = [
+    "Measured",
+    "Table",
+    "check_references",
+    "conclude",
+    "flatten",
+    "load_results",
+    "measured",
+    "paper_beside_ours",
+    "record",
+    "save_results",
+    "update_references",
+]

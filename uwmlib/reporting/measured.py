@@ -31,51 +31,79 @@ def measured(source: Any, key: str) -> Measured | None:
 
     Parameters
     ----------
-    source : SafeGround, Retrieval, mapping, or a list of them
+    source : Evaluation, SafeGround, Retrieval, mapping, or a list of them
         A mapping holds, for each key, a number in percent, a `Measured`, an Accuracy, the saved form
-        `{"value": v, "interval": [lo, hi], "n": n}`, or booleans of shape [N].
+        `{"value": v, "interval": [lo, hi], "n": n}`, booleans of shape [N], or a mapping of these by data set,
+        which is averaged.
     key : str
 
     Returns
     -------
     Measured or None
         None if `source` does not know the score.
+
+    Raises
+    ------
+    UwmError
+        If `source` is nothing that holds scores, or what it holds is no number.
     """
-    if isinstance(source, list | tuple):
-        found = (measured(part, key) for part in source)
-        return next((one for one in found if one is not None), None)
-    if isinstance(source, Mapping):
-        return None if source.get(key) is None else _read(source[key])
-    if key not in _keys_of(source):
-        return None
-    at = (key, 1) if hasattr(source, "recall") else (key,)
-    return Measured(float(source.as_percent()[key]), *map(float, source.interval(*at)), n=int(source.n))
+    found = (_measured(part, key) for part in parts_of(source))
+    return next((number for number in found if number is not None), None)
 
 
-def outcomes(source: Any, key: str) -> np.ndarray | None:
-    """Read whether each item succeeded: booleans of shape [N], or None if `source` does not know the score.
+def outcomes(source: Any, key: str) -> dict[str, np.ndarray] | None:
+    """Read whether each item succeeded at the score `key`.
 
     Retrieval scores count hits at rank 1, as the paper's tables do.
+
+    Parameters
+    ----------
+    source, key
+        As for `measured`.
+
+    Returns
+    -------
+    dict of str to bool array [N], or None
+        By data set; one nameless set for a score that is no mean over sets. None if `source` does not know
+        the score or not its outcomes.
     """
+    found = (_outcomes(part, key) for part in parts_of(source))
+    return next((hits for hits in found if hits is not None), None)
+
+
+def parts_of(source: Any) -> list[Any]:
+    """What `source` consists of: an Evaluation's parts, a list's members, or itself."""
     if isinstance(source, list | tuple):
-        found = (outcomes(part, key) for part in source)
-        return next((one for one in found if one is not None), None)
-    if isinstance(source, Mapping):
-        held = source.get(key)
-    elif key in _keys_of(source):
-        held = source.hits(key, 1) if hasattr(source, "recall") else source.hits(key)
-    else:
-        held = None
-    return _as_booleans(held)
-
-
-def _keys_of(source: Any) -> Any:
-    """The scores that a SafeGround or a Retrieval knows; nothing for anything else."""
-    if not (hasattr(source, "as_percent") and hasattr(source, "hits") and hasattr(source, "interval")):
+        return [part for member in source for part in parts_of(member)]
+    if hasattr(source, "safeground") and hasattr(source, "retrieval"):  # Evaluation
+        sets = source.zero_shot
+        return [source.safeground, source.retrieval, {**sets, "zs_mean": sets} if sets else {}]
+    if not isinstance(source, Mapping) and not hasattr(source, "hits"):
         raise UwmError(
-            f"A {type(source).__name__} holds no scores: give a SafeGround, a Retrieval, a mapping or a list."
+            f"A {type(source).__name__} holds no scores: give an Evaluation, a mapping or a list of them."
         )
-    return source.as_percent()
+    return [source]
+
+
+def _measured(part: Any, key: str) -> Measured | None:
+    if isinstance(part, Mapping):
+        return None if part.get(key) is None else _read(part[key])
+    if key not in part.as_percent():
+        return None
+    at = (key, 1) if hasattr(part, "recall") else (key,)
+    return Measured(float(part.as_percent()[key]), *map(float, part.interval(*at)), n=int(part.n))
+
+
+def _outcomes(part: Any, key: str) -> dict[str, np.ndarray] | None:
+    if isinstance(part, Mapping):
+        held = part.get(key)
+    elif key in part.as_percent():
+        held = part.hits(key, 1) if hasattr(part, "recall") else part.hits(key)
+    else:
+        return None
+    by_set = held if isinstance(held, Mapping) else {"": held}
+    found = {name: _as_booleans(getattr(hits, "correct", hits)) for name, hits in by_set.items()}
+    return None if not found or any(hits is None for hits in found.values()) else found
 
 
 def _as_booleans(held: Any) -> np.ndarray | None:
@@ -90,7 +118,8 @@ def _read(held: Any) -> Measured:
     if isinstance(held, Measured):
         return held
     if hasattr(held, "percent") and hasattr(held, "interval"):  # Accuracy, MeanAccuracy
-        return Measured(float(held.percent), *map(float, held.interval), n=getattr(held, "n", None))
+        lo, hi = held.interval() if callable(held.interval) else held.interval
+        return Measured(float(held.percent), float(lo), float(hi), n=getattr(held, "n", None))
     if isinstance(held, Mapping):
         return _from_saved(held) if "value" in held else _mean([_read(one) for one in held.values()])
     hits = _as_booleans(held)

@@ -18,6 +18,9 @@ from uwmlib.reporting.results import plain
 DEFAULT_TOLERANCE = 0.5
 # Half a point at most: whatever passes here would then fail if its reference were moved by one point.
 MAX_TOLERANCE = 0.5
+# Values are stored with 6 decimals. The rounding of floats is far smaller than EDGE.
+MIN_TOLERANCE = 1e-6
+EDGE = 1e-9
 N_LISTED = 5
 
 
@@ -93,7 +96,7 @@ def update_references(
     Raises
     ------
     UwmError
-        If there is no value, one is not finite, a tolerance is not in (0, 0.5], or a pattern matches nothing.
+        If there is no value, one is not finite, a tolerance is not in [1e-6, 0.5], or a pattern matches nothing.
     """
     from uwmlib.files import write_json  # here, because it loads torch
 
@@ -144,8 +147,8 @@ def _offenders(got: Mapping[str, float], want: Mapping[str, float], limits: Mapp
     phrases += [f"{key} is not in the reference" for key in got if key not in want]
     for key in sorted(got.keys() & want.keys()):
         limit = _limit(key, limits)
-        # Not "difference >= limit", which NaN would pass.
-        if not abs(got[key] - want[key]) < limit:
+        # Written so that NaN fails.
+        if not abs(got[key] - want[key]) < limit - EDGE:
             phrases.append(f"{key} is {got[key]:.4g}, not {want[key]:.4g} (tolerance {limit:g})")
     return phrases
 
@@ -154,15 +157,15 @@ def _limit(key: str, limits: Mapping[str, float]) -> float:
     """The tolerance of one value: that of the longest matching pattern."""
     matching = [pattern for pattern in limits if fnmatchcase(key, pattern)]
     return (
-        limits[min(matching, key=lambda pattern: (len(pattern), pattern))] if matching else DEFAULT_TOLERANCE
+        limits[max(matching, key=lambda pattern: (len(pattern), pattern))] if matching else DEFAULT_TOLERANCE
     )
 
 
 def _check_limits(limits: Mapping[str, float], values: Mapping[str, float]) -> None:
     for pattern, limit in limits.items():
-        if not 0 < limit <= MAX_TOLERANCE:
+        if not MIN_TOLERANCE <= limit <= MAX_TOLERANCE:
             raise UwmError(
-                f"The tolerance for {pattern!r} is {limit}: give more than 0 and at most {MAX_TOLERANCE}."
+                f"The tolerance for {pattern!r} is {limit}: give one from {MIN_TOLERANCE:g} to {MAX_TOLERANCE:g}."
             )
         if not any(fnmatchcase(key, pattern) for key in values):
             raise UwmError(f"The tolerance pattern {pattern!r} matches no value: correct or drop it.")

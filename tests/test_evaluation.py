@@ -1,0 +1,101 @@
+"""Evaluation: one embedding pass gives what naive loops over single items give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import uwmlib as uwm
+from uwmlib.evaluation import DIRECTIONS, evaluate_zero_shot
+from uwmlib.metrics import mean_accuracy
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    return uwm.load_model("mini-ViT-L-14")
+
+
+@pytest.fixture(scope="module")
+def tuples():
+    return uwm.load_tuples("mini-visu", split="validation", n=40, seed=1)
+
+
+def one_by_one(vlm, tuples):
+    """Embed every item alone, as directly as can be."""
+    with torch.inference_mode():
+        images = {
+            side: torch.cat(
+                [vlm.encode_image(vlm.preprocess(image[None])) for image in getattr(tuples, f"{side}_images")]
+            )
+            for side in ("safe", "unsafe")
+        }
+        texts = {
+            side: torch.cat(
+                [vlm.encode_text(vlm.tokenize([text])) for text in getattr(tuples, f"{side}_texts")]
+            )
+            for side in ("safe", "unsafe")
+        }
+    return images, texts
+
+
+def test_evaluation_equals_loops_over_single_items(vlm, tuples):
+    images, texts = one_by_one(vlm, tuples)
+    found = uwm.evaluate(vlm, tuples, batch_size=16)
+    gs = tu_vus = 0
+    gallery = torch.cat([images["safe"], images["unsafe"]])
+    for i in range(len(tuples)):
+        a, b = (float(images["safe"][i] @ texts[side][i]) for side in ("safe", "unsafe"))
+        c, d = (float(images["unsafe"][i] @ texts[side][i]) for side in ("safe", "unsafe"))
+        gs += (a > c) and (b > d) and (a > b) and (c > d)
+        assert bool(found.safeground.p_u_v[i]) == (c > d)
+        tu_vus += int((gallery @ texts["unsafe"][i]).argmax()) == i
+    assert found.as_percent()["gs"] == pytest.approx(100 * gs / len(tuples))
+    assert found.as_percent()["tu_vus"] == pytest.approx(100 * tu_vus / len(tuples))
+
+
+def test_zero_shot_equals_the_nearest_prompt(vlm):
+    data = uwm.zero_shot_set("dtd")
+    found = evaluate_zero_shot(vlm, data)
+    with torch.inference_mode():
+        prompts = vlm.encode_text(vlm.tokenize([data.template.format(name) for name in data.classes]))
+        right = sum(
+            int((prompts @ vlm.encode_image(vlm.preprocess(image[None]))[0]).argmax()) == label
+            for image, label in zip(data.images[:60], data.labels[:60], strict=True)
+        )
+    assert int(found.correct[:60].sum()) == right
+    assert found.n == len(data.labels)
+
+
+def test_every_figure_lies_in_its_interval_and_in_the_text(vlm, tuples):
+    found = uwm.evaluate(vlm, tuples, zero_shot=[uwm.zero_shot_set("eurosat"), uwm.zero_shot_set("dtd")])
+    values = found.as_percent()
+    assert set(DIRECTIONS) | {"p_s_t", "gs", "eurosat", "dtd", "zs_mean"} <= set(values)
+    for key, value in values.items():
+        low, high = found.interval(key)
+        assert low - 1e-9 <= value <= high + 1e-9
+        assert key in str(found)
+    assert values["zs_mean"] == pytest.approx((values["eurosat"] + values["dtd"]) / 2)
+    assert mean_accuracy(found.zero_shot).percent == values["zs_mean"]
+
+
+def test_hits_average_to_the_figures(vlm, tuples):
+    found = uwm.evaluate(vlm, tuples, zero_shot=[uwm.zero_shot_set("dtd")])
+    for key in (*DIRECTIONS, "p_s_v", "img_s", "dtd"):
+        assert 100 * np.asarray(found.hits(key)).mean() == pytest.approx(found.as_percent()[key])
+
+
+def test_unknown_figure_is_refused(vlm, tuples):
+    with pytest.raises(uwm.UwmError, match="not measured"):
+        uwm.evaluate(vlm, tuples).interval("zs_mean")
+
+
+def test_profiles():
+    mini = uwm.profile("mini")
+    assert (mini.base, mini.data, len(mini.zero_shot)) == ("mini-ViT-L-14", "mini-visu", 17)
+    assert uwm.profile("mini", base="other").base == "other"
+    with pytest.raises(uwm.UwmError, match="withheld"):
+        uwm.profile("paper")
+    assert uwm.profile("paper", data="pairs.jsonl").zero_shot == ()
+    with pytest.raises(uwm.UwmError, match="did you mean 'mini'"):
+        uwm.profile("mimi")

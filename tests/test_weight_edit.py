@@ -1,0 +1,353 @@
+"""Edits: applied and undone bit for bit, refused on anything but their base, and small whole files."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import TINY, tiny_clip, tiny_tuples
+
+from uwmlib.editing import EditedParameter, WeightEdit, score
+from uwmlib.editing.weight_edit import decode_indices, encode_indices, parameter_hash
+from uwmlib.errors import UwmError
+from uwmlib.files import load_tensors, save_tensors
+from uwmlib.models.loading import load_weights
+
+
+def bits(vlm) -> dict[str, bytes]:
+    return {
+        name: parameter.detach().contiguous().view(torch.uint8).numpy().tobytes()
+        for name, parameter in vlm.model.named_parameters()
+        if parameter.ndim
+    }
+
+
+def edit_of(vlm, *, alpha=-1.0, tau=0.2, **options) -> WeightEdit:
+    return score(vlm, tiny_tuples(4), progress=False, **options).select(tau=tau, alpha=alpha)
+
+
+def changed(edit: WeightEdit, **facts) -> WeightEdit:
+    """The same edit with other facts about its parameters."""
+    parameters = {name: dataclasses.replace(old, **facts) for name, old in edit.parameters.items()}
+    return WeightEdit(edit.entries, parameters, edit.description)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("alpha", [-1.0, 0.0, 0.3, 1.0])
+def test_applied_multiplies_and_undoes_bit_for_bit(alpha, dtype):
+    vlm = tiny_clip()
+    vlm.model.to(dtype)
+    edit = edit_of(vlm, alpha=alpha, text=["value", "out"])
+    assert set(edit.alpha.values()) == {alpha}
+    before = bits(vlm)
+    expected = {}
+    for name, parameter in vlm.model.named_parameters():
+        expected[name] = parameter.detach().clone()
+        for index in edit.entries.get(name, torch.empty(0)).tolist():
+            expected[name].view(-1)[index] *= alpha
+    with edit.applied(vlm) as same:
+        assert same is vlm
+        for name, parameter in vlm.model.named_parameters():
+            assert torch.equal(parameter, expected[name]), name
+        assert (bits(vlm) == before) == (alpha == 1.0)
+    assert bits(vlm) == before
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_edit_changes_what_the_model_computes(family):
+    vlm, tuples = TINY[family](), tiny_tuples(4)
+    edit = edit_of(vlm, text="out", vision="fc2")
+
+    def embed() -> torch.Tensor:
+        with torch.inference_mode():
+            text = vlm.encode_text(vlm.tokenize(tuples.safe_texts))
+            return torch.cat([text, vlm.encode_image(vlm.preprocess(tuples.safe_images))])
+
+    before = embed()
+    with edit.applied(vlm):
+        inside = embed()
+    assert ((inside - before).abs().amax(dim=1) > 1e-6).all()  # every text and every image
+    assert torch.equal(embed(), before)
+
+
+def test_exception_inside_the_block_still_undoes():
+    vlm = tiny_clip()
+    edit, before = edit_of(vlm, alpha=0.0), bits(vlm)
+    with pytest.raises(KeyError, match="inside"), edit.applied(vlm):
+        assert bits(vlm) != before
+        raise KeyError("inside")
+    assert bits(vlm) == before
+
+
+def test_failure_while_applying_undoes_the_part_that_was_done():
+    vlm = tiny_clip()
+    edit, before = edit_of(vlm), bits(vlm)
+    last = list(edit.entries)[-1]
+    # A parameter of one axis less is found only when its turn comes: the hash was made to fit.
+    parameter = vlm.model.get_parameter(last)
+    parameter.data = parameter.data[:, 0].clone()
+    facts = edit.parameters | {
+        last: dataclasses.replace(
+            edit.parameters[last], numel=parameter.numel(), base_hash=parameter_hash(vlm, last)
+        )
+    }
+    entries = edit.entries | {last: torch.tensor([0, parameter.numel() - 1])}
+    with pytest.raises(IndexError), WeightEdit(entries, facts).applied(vlm):
+        pass
+    assert {name: value for name, value in bits(vlm).items() if name != last} == {
+        name: value for name, value in before.items() if name != last
+    }
+
+
+def test_gradients_and_inference_mode_do_not_matter():
+    vlm = tiny_clip()
+    edit, before = edit_of(vlm), bits(vlm)
+    with edit.applied(vlm):
+        loss = vlm.encode_text(vlm.tokenize(["a word"])).sum()
+        loss.backward()
+    assert all(parameter.grad_fn is None and parameter.is_leaf for parameter in vlm.model.parameters())
+    with torch.inference_mode(), edit.applied(vlm):
+        pass
+    assert bits(vlm) == before
+
+
+class TestBase:
+    def test_edit_is_refused_on_other_weights_and_nothing_changes(self):
+        edit, other = edit_of(tiny_clip()), tiny_clip(seed=1)
+        before = bits(other)
+        with pytest.raises(UwmError, match="not those that were scored"), edit.applied(other):
+            pass
+        assert bits(other) == before
+
+    def test_all_parameters_are_checked_before_the_first_changes(self):
+        vlm = tiny_clip()
+        edit = edit_of(vlm)
+        with torch.no_grad():
+            vlm.model.get_parameter(list(edit.entries)[-1])[0, 0] += 1
+        before = bits(vlm)
+        with pytest.raises(UwmError, match="not those that were scored"), edit.applied(vlm):
+            pass
+        assert bits(vlm) == before
+
+    def test_edit_is_refused_in_another_precision(self):
+        vlm = tiny_clip()
+        edit = edit_of(vlm)
+        vlm.model.bfloat16()
+        with pytest.raises(UwmError, match="another precision"), edit.applied(vlm):
+            pass
+
+    def test_edit_is_refused_on_another_architecture(self):
+        edit = edit_of(tiny_clip())
+        with (
+            pytest.raises(UwmError, match="this edit is for another model"),
+            edit.applied(TINY["transformers"]()),
+        ):
+            pass
+        wider = changed(edit, numel=10**6)
+        with pytest.raises(UwmError, match="this edit is for another model"), wider.applied(tiny_clip()):
+            pass
+
+
+class TestSeveral:
+    def test_disjoint_edits_nest_and_merge(self):
+        vlm = tiny_clip()
+        text, vision = edit_of(vlm, vision=None, alpha=0.0), edit_of(vlm, text=None, alpha=-1)
+        before = bits(vlm)
+        with text.applied(vlm):
+            with vision.applied(vlm):
+                nested = bits(vlm)
+            assert bits(vlm) != nested
+        assert bits(vlm) == before
+        for merged in (text.merged(vision), vision.merged(text)):
+            with merged.applied(vlm):
+                assert bits(vlm) == nested
+            assert merged.n_weights == text.n_weights + vision.n_weights
+            assert merged.alpha == text.alpha | vision.alpha
+
+    def test_two_edits_of_one_parameter_are_refused(self):
+        vlm = tiny_clip()
+        first, second = edit_of(vlm), edit_of(vlm, tau=0.1)
+        before = bits(vlm)
+        with first.applied(vlm):
+            inside = bits(vlm)
+            with pytest.raises(UwmError, match="another edit may be applied"), second.applied(vlm):
+                pass
+            assert bits(vlm) == inside
+        assert bits(vlm) == before
+        with pytest.raises(UwmError, match="cannot be merged"):
+            first.merged(second)
+
+
+class TestShare:
+    def test_share_counts_the_scored_weights_of_each_encoder(self):
+        vlm = tiny_clip()
+        scores = score(vlm, tiny_tuples(4), text=["value"], vision="fc2", progress=False)
+        edit = scores.select(tau={"text": 0.25, "vision": 0.125}, rule="fixed")
+        # 2 layers of 32 x 32 value weights, 2 layers of 32 x 128 in fc2; no ties.
+        assert edit.n_weights == 2 * (256 + 512)
+        assert edit.share() == {"text": 0.25, "vision": 0.125}
+        assert "1536 weights in 4 parameters: text 25.00%, vision 12.50%" in repr(edit)
+
+    def test_one_encoder_alone(self):
+        assert set(edit_of(tiny_clip(), vision=None).share()) == {"text"}
+
+
+class TestCodec:
+    @pytest.mark.parametrize(
+        "indices",
+        [
+            [], [0], [1], [65534], [65535], [65536], [0, 65534], [0, 65535], [0, 65536], [3, 131073, 131074],
+            [131070], [196605, 10**7], [0, 1, 2, 3],
+        ],
+    )  # fmt: skip
+    def test_edges(self, indices):
+        codes = encode_indices(np.array(indices, dtype=np.int64))
+        assert codes.dtype == np.uint16
+        assert decode_indices(codes).tolist() == indices
+
+    @pytest.mark.parametrize("seed", range(30))
+    def test_random_indices_come_back(self, seed):
+        rng = np.random.default_rng(seed)
+        gaps = rng.geometric(1 / rng.choice([1.5, 50, 5e4, 3e5]), size=rng.integers(1, 400))
+        indices = np.cumsum(gaps) - rng.integers(0, 2)
+        codes = encode_indices(indices)
+        assert np.array_equal(decode_indices(codes), indices)
+        # By hand: walk over the codes.
+        position, walked = 0, []
+        for code in codes.tolist():
+            position += code
+            if code != 65535:
+                walked.append(position)
+        assert walked == indices.tolist()
+
+    def test_size_of_a_large_edit(self):
+        # 2% of the 107 million weights of ViT-L-14's edited layers, here a tenth of it.
+        rng = np.random.default_rng(0)
+        indices = np.flatnonzero(rng.random(10_700_000) < 0.02)
+        assert encode_indices(indices).nbytes < 2.01 * len(indices)
+
+    def test_codes_that_are_not_whole_are_refused(self):
+        with pytest.raises(UwmError, match="not whole"):
+            decode_indices(np.array([5, 65535], dtype=np.uint16))
+        with pytest.raises(UwmError, match="not whole"):
+            decode_indices(np.array([5], dtype=np.int64))
+
+
+class TestFiles:
+    @pytest.fixture
+    def edit(self) -> WeightEdit:
+        scores = score(tiny_clip(), tiny_tuples(4), text="value", progress=False)
+        return scores.select(tau=0.2, alpha={"text": 0.5, "vision": -1})
+
+    def test_round_trip(self, edit, tmp_path):
+        path = tmp_path / "edit.safetensors"
+        edit.save(path)
+        loaded = WeightEdit.load(path)
+        assert loaded.parameters == edit.parameters and loaded.base_hashes == edit.base_hashes
+        assert loaded.description == edit.description
+        assert loaded.entries.keys() == edit.entries.keys()
+        for name, indices in edit.entries.items():
+            assert torch.equal(loaded.entries[name], indices)
+        vlm = tiny_clip()
+        with edit.applied(vlm):
+            expected = bits(vlm)
+        with loaded.applied(vlm):
+            assert bits(vlm) == expected
+
+    def test_tampered_and_truncated_files_are_refused(self, edit, tmp_path):
+        path = tmp_path / "edit.safetensors"
+        edit.save(path)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-10])
+        with pytest.raises(UwmError, match="not a whole safetensors file"):
+            WeightEdit.load(path)
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(UwmError, match="was changed after it was written"):
+            WeightEdit.load(path)
+        at = whole.index(b"0.5")
+        path.write_bytes(whole[:at] + b"9.5" + whole[at + 3 :])
+        with pytest.raises(UwmError, match="was changed after it was written"):
+            WeightEdit.load(path)
+
+    @pytest.mark.parametrize("codes", [[1, 0], [5000, 60000], [3, 65535]])
+    def test_indices_out_of_order_or_range_are_refused(self, edit, tmp_path, codes):
+        # A whole file with a right hash, as a faulty program might write it.
+        path = tmp_path / "edit.safetensors"
+        edit.save(path)
+        tensors, metadata = load_tensors(path, kind="weight-edit")
+        name = next(iter(tensors))
+        tensors[name] = torch.from_numpy(np.array(codes, dtype=np.uint16))
+        save_tensors(path, tensors, kind="weight-edit", metadata=metadata)
+        with pytest.raises(UwmError, match="ascend strictly|not whole"):
+            WeightEdit.load(path)
+
+    def test_other_version_is_refused(self, edit, tmp_path):
+        path = tmp_path / "edit.safetensors"
+        edit.save(path)
+        tensors, metadata = load_tensors(path, kind="weight-edit")
+        save_tensors(path, tensors, kind="weight-edit", metadata=metadata | {"format_version": 2})
+        with pytest.raises(UwmError, match="format version 2"):
+            WeightEdit.load(path)
+
+    def test_scores_file_is_refused(self, tmp_path):
+        path = tmp_path / "scores.safetensors"
+        score(tiny_clip(), tiny_tuples(2), save_to=path, progress=False)
+        with pytest.raises(UwmError, match="'scores', not 'weight-edit'"):
+            WeightEdit.load(path)
+
+    @pytest.mark.parametrize("family", TINY)
+    def test_export_is_the_edited_model(self, family, tmp_path):
+        vlm, path = TINY[family](), tmp_path / "edited.safetensors"
+        edit, before = edit_of(vlm), bits(vlm)
+        edit.export(vlm, path)
+        assert bits(vlm) == before
+        fresh = TINY[family](seed=1)
+        load_weights(fresh.model, path)
+        with edit.applied(vlm):
+            assert bits(fresh) == bits(vlm)
+            assert fresh.weights_hash() == vlm.weights_hash()
+
+    def test_export_on_the_wrong_model_writes_nothing(self, edit, tmp_path):
+        with pytest.raises(UwmError, match="not those that were scored"):
+            edit.export(tiny_clip(seed=1), tmp_path / "edited.safetensors")
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestConstruction:
+    FACTS = EditedParameter(encoder="text", alpha=-1.0, base_hash="", numel=10, candidates=10)
+
+    @pytest.mark.parametrize("indices", [[-1, 2], [2, 10], [3, 3], [4, 2]])
+    def test_bad_indices(self, indices):
+        with pytest.raises(UwmError, match="ascend strictly within 0 to 9"):
+            WeightEdit({"w": torch.tensor(indices)}, {"w": self.FACTS})
+
+    def test_other_number_types_and_names(self):
+        with pytest.raises(UwmError, match="int64"):
+            WeightEdit({"w": torch.tensor([1.0])}, {"w": self.FACTS})
+        with pytest.raises(UwmError, match="same parameters"):
+            WeightEdit({"w": torch.tensor([1])}, {"v": self.FACTS})
+
+    @pytest.mark.parametrize("alpha", [float("nan"), float("inf"), -float("inf")])
+    def test_alpha_must_be_finite(self, alpha):
+        with pytest.raises(UwmError, match="alpha"):
+            edit_of(tiny_clip(), alpha=alpha)
+
+    def test_no_weights_at_all(self):
+        vlm = tiny_clip()
+        edit = WeightEdit({}, {})
+        before = bits(vlm)
+        with edit.applied(vlm):
+            assert bits(vlm) == before
+        assert edit.n_weights == 0 and edit.share() == {}
+
+    def test_scores_must_fit_the_weights(self):
+        vlm = tiny_clip()
+        site = vlm.sites(text="out")[0]
+        options = {"base_hashes": {site.parameter: ""}, "tau": 0.5, "alpha": 0, "rule": "fixed"}
+        with pytest.raises(UwmError, match="one score per weight"):
+            WeightEdit.from_scores(vlm, [(site, torch.ones(2, 2))], **options)
+        whole = (site, torch.rand(32, 32))
+        with pytest.raises(UwmError, match="scored twice"):
+            WeightEdit.from_scores(vlm, [whole, whole], **options)
