@@ -112,8 +112,10 @@ def execute(notebook: Path, layout: Layout, library: str) -> bool:
 def stage(layout: Layout) -> None:
     """Write the source tree that Jupyter Book reads, from nothing."""
     shutil.rmtree(layout.source, ignore_errors=True)
-    ignored = shutil.ignore_patterns("*.py", "__pycache__", "_generated")
+    ignored = shutil.ignore_patterns("*.py", "__pycache__", "_generated", "_static")
     shutil.copytree(layout.root / "book", layout.source / "book", ignore=ignored)
+    # Jupyter Book takes style sheets from `_static` at the root of the source, and from nowhere else.
+    shutil.copytree(layout.root / "book" / "_static", layout.source / "_static")
     shutil.copy(layout.root / "_toc.yml", layout.source)
     seconds, results = {}, set()
     for notebook in list_notebooks(layout.notebooks):

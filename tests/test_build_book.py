@@ -35,6 +35,8 @@ def layout(tmp_path):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text("1")
     (root / "book" / "__pycache__").mkdir(parents=True)
+    (root / "book" / "_static").mkdir()
+    (root / "book" / "_static" / "book.css").write_text("")
     (root / "book" / "intro.md").write_text("# Intro\n")
     (root / "book" / "build_book.py").write_text("")
     (root / "_config.yml").write_text("title: T\nparse:\n  myst_enable_extensions: [substitution]\n")
@@ -104,7 +106,8 @@ def test_the_staged_tree_has_pages_outputs_and_numbers(layout):
         path.relative_to(layout.source).as_posix() for path in layout.source.rglob("*") if path.is_file()
     }
     generated = {"book/_generated/versions.md", "book/_generated/run_times.md"}
-    assert staged == {"_config.yml", "_toc.yml", "book/intro.md", "notebooks/04_tiny.ipynb"} | generated
+    written = {"_config.yml", "_toc.yml", "_static/book.css", "book/intro.md", "notebooks/04_tiny.ipynb"}
+    assert staged == written | generated
     page = nbformat.read(layout.source / "notebooks" / "04_tiny.ipynb", as_version=4)
     assert [cell.id for cell in page.cells] == ["prose", "parameters", "code-0"]
     assert page.cells[0].source == "# Prose of today"

@@ -22,6 +22,7 @@ def test_wilson_equals_scipy(k, n, level):
     assert wilson(k, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 10**6), share=st.floats(0, 1))
 def test_wilson_limits_are_the_rates_just_not_rejected(n, share):
     k = round(share * n)
@@ -38,6 +39,7 @@ def test_wilson_ends_are_exact():
     assert wilson(0, 7)[1] == pytest.approx(z * z / (7 + z * z))
 
 
+@settings(deadline=None)
 @given(n01=st.integers(0, 300), n10=st.integers(0, 300))
 def test_mcnemar_equals_the_binomial_test(n01, n10):
     expected = binomtest(n01, n01 + n10).pvalue if n01 + n10 else 1.0
@@ -78,7 +80,7 @@ def test_tango_limits_score_exactly_z(n01, n10, n, level):
     assert -1 <= lo < (n01 - n10) / n < hi <= 1
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(counts=st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60)))
 def test_tango_agrees_with_mcnemars_test_about_zero_and_is_antisymmetric(counts):
     n01, n10, agreeing = counts
