@@ -230,10 +230,11 @@ def scores() -> Scores:
 
 
 class TestSelecting:
-    def test_indices_are_the_top_of_each_layer(self, scores):
-        edit = scores.select(tau=0.2, alpha=-1, rule="fixed", variant="paper")
+    @pytest.mark.parametrize("prior", [(), ("text", "vision")])
+    def test_indices_are_the_top_of_each_layer(self, scores, prior):
+        edit = scores.select(tau=0.2, alpha=-1, rule="fixed", variant="paper", prior=prior)
         for site in scores.sites:
-            flat = scores.score_of(site.name, variant="paper").flatten()
+            flat = scores.score_of(site.name, variant="paper", prior=prior).flatten()
             top = flat.sort(descending=True).indices[: flat.numel() - int(0.8 * flat.numel())].sort().values
             start = site.rows[0] * scores.vlm.weight(site).shape[1] if site.rows else 0
             assert torch.equal(edit.entries[site.parameter] - start, top)

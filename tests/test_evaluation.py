@@ -93,7 +93,10 @@ def test_unknown_figure_is_refused(vlm, tuples):
 def test_profiles():
     mini = uwm.profile("mini")
     assert (mini.base, mini.data, len(mini.zero_shot)) == ("mini-ViT-L-14", "mini-visu", 17)
-    assert uwm.profile("mini", base="other").base == "other"
+    assert uwm.profile("mini", base="other", data="").base == "other"
+    assert uwm.profile("paper", data="pairs.jsonl").safe_weights.endswith("safeclip_vit-l_14")
+    assert uwm.profile("paper", data="pairs.jsonl", safe="open_clip:ViT-B-32").safe_weights == ""
+    assert mini.load_safe().name == "mini-Safe-CLIP"
     with pytest.raises(uwm.UwmError, match="withheld"):
         uwm.profile("paper")
     assert uwm.profile("paper", data="pairs.jsonl").zero_shot == ()

@@ -115,10 +115,10 @@ def test_verdict_table():
     wanted = V.directions(1, "CLIP", rows=["CLIP", "UWM", "G-Unsafe"], keys=["p_u_t", "ps"])
     table = V.verdict_table(wanted, paper_as_ours)
     assert list(table["comparison"]) == [
-        "UWM − CLIP, p_u_t",
-        "UWM − CLIP, ps",
-        "G-Unsafe − CLIP, p_u_t",
-        "G-Unsafe − CLIP, ps",
+        "UWM − CLIP, $P_u^t$",
+        "UWM − CLIP, PS",
+        "G-Unsafe − CLIP, $P_u^t$",
+        "G-Unsafe − CLIP, PS",
     ]
     assert list(table["paper"]) == ["+6.5", "+0.3", "+0.1", "-11.1"]
     assert list(table["verdict"]) == ["▲ holds", "▲ holds", "– no direction in the paper", "▲ holds"]
@@ -169,22 +169,22 @@ def test_a_claim_is_as_good_as_its_worst_part():
 
     judged = V.judge_claims(1, one_wrong)
     assert judged.at["C015", "here"] == "▼ does not hold"
-    assert judged.at["C015", "difference here"] == "UWM − CLIP, txt_s: -7.0 [-9.0, -5.0]"
+    assert judged.at["C015", "difference here"] == r"UWM − CLIP, $\mathrm{Txt}_s$: -7.0 [-9.0, -5.0]"
     assert judged.at["C087", "here"] == "▲ holds"
 
 
 def test_comparisons_list_every_pair():
     pairs = V.judge_comparisons(1)
     assert list(pairs.loc["C014", "comparison"]) == [
-        "Safe-CLIP − CLIP, p_u_t",
-        "Safe-CLIP − G-Unsafe, p_u_t",
-        "Safe-CLIP − G-Safe-CLIP, p_u_t",
-        "Safe-CLIP − UWM, p_u_t",
-        "Safe-CLIP − CLIP, p_s_t",
+        "Safe-CLIP − CLIP, $P_u^t$",
+        "Safe-CLIP − G-Unsafe, $P_u^t$",
+        "Safe-CLIP − G-Safe-CLIP, $P_u^t$",
+        "Safe-CLIP − UWM, $P_u^t$",
+        "Safe-CLIP − CLIP, $P_s^t$",
     ]
     assert list(pairs.loc["C014", "claimed"]) == [">"] * 4 + ["<"]
     assert list(pairs.loc["C014", "paper"]) == ["+13.8", "+13.7", "+11.6", "+7.3", "-23.0"]
-    assert pairs.loc["C078", "comparison"] == "CLIP: txt_s − img_s"
+    assert pairs.loc["C078", "comparison"] == r"CLIP: $\mathrm{Txt}_s$ − $\mathrm{Img}_s$"
 
 
 def test_claims_are_judged_on_measured_outcomes():

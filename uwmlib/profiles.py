@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from uwmlib.errors import UwmError
 from uwmlib.mini.zero_shot_sets import NAMES
+from uwmlib.models import Vlm, load_model
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Profile:
         "mini" or "paper".
     base, safe : str
         Names for `load_model`: the model to edit, and its Safe-CLIP fine-tune.
+    base_weights, safe_weights : str
+        Weights for `load_model`; empty for those that belong to the name.
     data : str
         Name or manifest path for `load_tuples`.
     zero_shot : tuple of str
@@ -30,24 +33,39 @@ class Profile:
     safe: str
     data: str
     zero_shot: tuple[str, ...]
+    base_weights: str = ""
+    safe_weights: str = ""
+
+    def load_base(self, device: str = "cpu") -> Vlm:
+        """Load the model to edit."""
+        return load_model(self.base, weights=self.base_weights or None, device=device)
+
+    def load_safe(self, device: str = "cpu") -> Vlm:
+        """Load its Safe-CLIP fine-tune."""
+        return load_model(self.safe, weights=self.safe_weights or None, device=device)
 
 
+CLIP = "hf:openai/clip-vit-large-patch14"
 PROFILES = {
-    "mini": Profile("mini", "mini-ViT-L-14", "mini-Safe-CLIP", "mini-visu", NAMES),
-    # The unsafe ViSU images are withheld by their authors, so there is no default for the data.
-    "paper": Profile("paper", "hf:openai/clip-vit-large-patch14", "hf:aimagelab/safeclip_vit-l_14", "", ()),
+    "mini": Profile("mini", base="mini-ViT-L-14", safe="mini-Safe-CLIP", data="mini-visu", zero_shot=NAMES),
+    # Safe-CLIP's weights go with OpenAI's tokenizer and preprocessing. The unsafe ViSU images are withheld by their
+    # authors, so there is no default for the data.
+    "paper": Profile(
+        "paper", base=CLIP, safe=CLIP, safe_weights="aimagelab/safeclip_vit-l_14", data="", zero_shot=()
+    ),
 }
 
 
-def profile(name: str, *, base: str = "", safe: str = "", data: str = "") -> Profile:
+def profile(name: str, **parts: str) -> Profile:
     """Return a profile, with any of its parts replaced by one's own.
 
     Parameters
     ----------
     name : str
         "mini" or "paper".
-    base, safe, data : str
-        Replace the profile's own choice where not empty.
+    **parts : str
+        `base`, `base_weights`, `safe`, `safe_weights` or `data`; each replaces the profile's own choice where it is
+        not empty. A model of one's own does not inherit the weights of the one that it replaces.
 
     Raises
     ------
@@ -57,8 +75,11 @@ def profile(name: str, *, base: str = "", safe: str = "", data: str = "") -> Pro
     if name not in PROFILES:
         nearest = difflib.get_close_matches(name, PROFILES, n=1, cutoff=0)[0]
         raise UwmError(f"There is no profile {name!r}: did you mean {nearest!r}?")
-    chosen = PROFILES[name]
-    chosen = Profile(name, base or chosen.base, safe or chosen.safe, data or chosen.data, chosen.zero_shot)
+    given = {part: value for part, value in parts.items() if value}
+    for model in ("base", "safe"):
+        if model in given:
+            given.setdefault(f"{model}_weights", "")
+    chosen = replace(PROFILES[name], **given)
     if not chosen.data:
         raise UwmError(
             "The profile 'paper' needs pairs of your own, because the unsafe ViSU images are withheld: "

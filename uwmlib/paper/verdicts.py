@@ -17,6 +17,7 @@ from uwmlib.errors import UwmError
 from uwmlib.manifests import manifest_path
 from uwmlib.paper.values import paper_value
 from uwmlib.reporting.measured import outcomes
+from uwmlib.reporting.tables import LABELS
 
 # The paper prints one decimal, and prints some quantities twice with values 0.1 apart.
 PAPER_NOISE = 0.1
@@ -104,8 +105,8 @@ class Comparison:
     def __str__(self) -> str:
         (left_row, left_key), (right_row, right_key) = self.left, self.right
         if left_row == right_row:
-            return f"{left_row}: {left_key} − {right_key}"
-        return f"{left_row} − {right_row}, {left_key}"
+            return f"{left_row}: {_symbol(left_key)} − {_symbol(right_key)}"
+        return f"{left_row} − {right_row}, {_symbol(left_key)}"
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def verdict_table(directions: Iterable[Direction], ours: Mapping[str, Any] | Cal
         paper = direction.paper_difference
         lines.append(
             {
-                "comparison": f"{direction.row} − {direction.base}, {direction.key}",
+                "comparison": f"{direction.row} − {direction.base}, {_symbol(direction.key)}",
                 "paper": "–" if math.isnan(paper) else f"{paper:+.1f}",
                 "here": "–" if found is None else _shown(found),
                 "verdict": marked(word),
@@ -302,6 +303,11 @@ def judge_comparisons(table: int, ours: Mapping[str, Any] | Callable | None = No
             lines.append((claim.id, str(comparison), comparison.relation, paper, here, marked(word)))
     columns = ["id", "comparison", "claimed", "paper", "here", "verdict"]
     return pd.DataFrame(lines, columns=columns).set_index("id")
+
+
+def _symbol(key: str) -> str:
+    """A score as tables head it; a data set by its name."""
+    return LABELS.get(key, key)
 
 
 def _claims_on(table: int) -> list[Claim]:

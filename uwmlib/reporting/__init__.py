@@ -1,12 +1,13 @@
 """Results, reference checks, tables and figures."""
 
 from uwmlib.reporting.conclusion import conclude, record
-from uwmlib.reporting.measured import Measured, measured
+from uwmlib.reporting.measured import SIGNAL_KEYS, Measured, measured
 from uwmlib.reporting.references import check_references, update_references
 from uwmlib.reporting.results import flatten, load_results, save_results
 from uwmlib.reporting.tables import Table, paper_beside_ours
 
 __all__ = [
+    "SIGNAL_KEYS",
     "Measured",
     "Table",
     "check_references",

@@ -11,6 +11,10 @@ import numpy as np
 
 from uwmlib.errors import UwmError
 
+# Sensitivity and safe bias, in standard deviations, by the modality of the query.
+SIGNAL_KEYS = ("sensitivity_text", "bias_text", "sensitivity_image", "bias_image")
+Z95 = 1.959964
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -88,10 +92,19 @@ def parts_of(source: Any) -> list[Any]:
 def _measured(part: Any, key: str) -> Measured | None:
     if isinstance(part, Mapping):
         return None if part.get(key) is None else _read(part[key])
+    if key in SIGNAL_KEYS and hasattr(part, "sensitivity_bias"):
+        return _signal(part, *key.split("_"))
     if key not in part.as_percent():
         return None
     at = (key, 1) if hasattr(part, "recall") else (key,)
     return Measured(float(part.as_percent()[key]), *map(float, part.interval(*at)), n=int(part.n))
+
+
+def _signal(part: Any, which: str, query: str) -> Measured:
+    """Sensitivity or bias of a SafeGround with its 95% interval."""
+    pair = part.sensitivity_bias(query)
+    value, error = getattr(pair, which), getattr(pair, f"se_{which}")
+    return Measured(value, value - Z95 * error, value + Z95 * error, n=int(part.n))
 
 
 def _outcomes(part: Any, key: str) -> dict[str, np.ndarray] | None:

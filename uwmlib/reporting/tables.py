@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from uwmlib.errors import UwmError
-from uwmlib.reporting.measured import Measured, measured
+from uwmlib.reporting.measured import SIGNAL_KEYS, Measured, measured
 
 LABELS = {
     "p_s_t": "$P_s^t$",
@@ -30,6 +30,10 @@ LABELS = {
     "tu_vus": r"$T_u \to V_{u+s}$",
     "vu_tus": r"$V_u \to T_{u+s}$",
     "zs_mean": "zero-shot",
+    "sensitivity_text": "$d'$, text",
+    "bias_text": "$c$, text",
+    "sensitivity_image": "$d'$, image",
+    "bias_image": "$c$, image",
 }
 NBSP = "\u00a0"
 MISSING = "–"
@@ -158,10 +162,14 @@ def paper_beside_ours(
         for row in rows
         for key in keys
     }
-    body = [[beside(found[row, key], printed[row, key], digits=digits) for key in keys] for row in rows]
+    # Standard deviations are small numbers: two decimals whatever the percentages have.
+    decimals = {key: 2 if key in SIGNAL_KEYS else digits for key in keys}
+    body = [
+        [beside(found[row, key], printed[row, key], digits=decimals[key]) for key in keys] for row in rows
+    ]
     columns = [LABELS.get(key, key) for key in keys]
     frame = pd.DataFrame(body, index=pd.Index(rows, name="model"), columns=columns)
-    return Table(frame, f"{caption.strip()} {reading_note(found.values())}", name, digits)
+    return Table(frame, f"{caption.strip()} {reading_note(found.values(), keys, printed)}", name, digits)
 
 
 def beside(ours: Measured | None, paper: float | None, *, digits: int = 1) -> str:
@@ -181,14 +189,22 @@ def with_interval(number: Measured, *, digits: int = 1) -> str:
     )
 
 
-def reading_note(found: Any) -> str:
-    """The end of a caption: how to read a cell, and how many items the numbers rest on."""
+def reading_note(found: Any, keys: Sequence[str], printed: Mapping[Any, float | None]) -> str:
+    """The end of a caption: how to read a cell, in which unit, and how many items the numbers rest on."""
     known = [number for number in found if number is not None]
     interval = " [95% interval]" if any(number.has_interval for number in known) else ""
+    paper = " (printed in the paper)" if any(value is not None for value in printed.values()) else ""
     counts = sorted({number.n for number in known if number.n is not None})
     n = f" n = {_count(counts[0])}" if counts else ""
     n += f" to {_count(counts[-1])}" if len(counts) > 1 else ""
-    return f"Each cell: measured here{interval} (printed in the paper), in percent.{n}{'.' if n else ''}"
+    return f"Each cell: measured here{interval}{paper}, {_unit(keys)}.{n}{'.' if n else ''}"
+
+
+def _unit(keys: Sequence[str]) -> str:
+    signals = [key in SIGNAL_KEYS for key in keys]
+    if all(signals):
+        return "in standard deviations"
+    return "in percent, $d'$ and $c$ in standard deviations" if any(signals) else "in percent"
 
 
 def _count(n: int) -> str:

@@ -1,0 +1,72 @@
+"""The end of a notebook: what is recorded is what was measured, and a moved reference never passes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import uwmlib as uwm
+from uwmlib.manifests import manifests_dir
+from uwmlib.metrics import wilson
+from uwmlib.reporting import check_references, conclude, measured, record
+
+FILES = sorted((manifests_dir() / "reference").glob("*.json"))
+
+
+def random_safeground(n=60):
+    draw = torch.Generator().manual_seed(3)
+    parts = ("safe_text", "unsafe_text", "safe_image", "unsafe_image")
+    return uwm.safeground(**{part: torch.randn(n, 8, generator=draw) for part in parts})
+
+
+def test_record_keeps_value_interval_and_n():
+    found = random_safeground()
+    kept = record({"a": found}, ["gs", "no_such_score"])
+    low, high = wilson(int(found.gs.sum()), 60)
+    assert set(kept["a"]) == {"gs"}
+    assert kept["a"]["gs"]["value"] == pytest.approx(100 * found.gs.double().mean().item())
+    assert kept["a"]["gs"]["interval"] == pytest.approx([100 * low, 100 * high])
+    assert kept["a"]["gs"]["n"] == 60
+
+
+def test_sensitivity_and_bias_are_measured_with_their_intervals():
+    found = random_safeground()
+    for query in ("text", "image"):
+        pair = found.sensitivity_bias(query)
+        bias = measured(found, f"bias_{query}")
+        assert bias.value == pair.bias
+        assert bias.hi - bias.value == pytest.approx(1.959964 * pair.se_bias)
+        assert measured(found, f"sensitivity_{query}").value == pair.sensitivity
+
+
+def test_conclude_saves_and_checks(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("uwmlib.reporting.references.manifests_dir", lambda: tmp_path)
+    values = {"a": {"gs": {"value": 4.5, "interval": [4.0, 5.0], "n": 100}}}
+    conclude("nb", values, params={"tau": 0.02}, results_dir=str(tmp_path / "results"), update_reference=True)
+    assert json.loads((tmp_path / "results" / "nb.json").read_text())["values"] == values
+    conclude("nb", values, params={"tau": 0.02})
+    assert "4 of 4 values agree" in capsys.readouterr().out
+    values["a"]["gs"]["value"] = 5.5
+    with pytest.raises(uwm.UwmError, match=r"a\.gs\.value"):
+        conclude("nb", values, params={"tau": 0.02})
+    conclude("nb", values, params={"tau": 0.05})
+    assert "tau" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_committed_reference_value_is_checked(path):
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    params, tolerance, values = stored["params"], stored["tolerance"], stored["values"]
+    check_references(path.stem, values, params=params, tolerance=tolerance)
+    for key, value in values.items():
+        for moved in (value - 1.0, value + 1.0):
+            with pytest.raises(uwm.UwmError, match="1 of"):
+                check_references(path.stem, values | {key: moved}, params=params, tolerance=tolerance)
+
+
+def test_every_notebook_has_its_reference():
+    notebooks = {path.stem for path in (manifests_dir().parent / "notebooks").glob("0[1-6]_*.ipynb")}
+    assert len(notebooks) == 6
+    assert {path.stem for path in FILES} == notebooks
