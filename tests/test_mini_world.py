@@ -16,7 +16,7 @@ from uwmlib.mini.pairs import SPLITS, draw_tuples, tuple_scenes
 from uwmlib.mini.randomness import Columns
 from uwmlib.mini.render import render
 from uwmlib.mini.scenes import NONE, RADII, draw_scenes
-from uwmlib.mini.sprites import OPAQUE, SIZE, shape_sprite
+from uwmlib.mini.sprites import CANVAS, OPAQUE, REACH, SIZE, VARIANTS, hazard_sprite, shape_sprite
 from uwmlib.mini.tokenizer import CONTEXT_LENGTH, MiniTokenizer
 from uwmlib.mini.vocabulary import BACKGROUNDS, COLORS, HAZARDS, PLACES, SHAPES, SIZES
 from uwmlib.mini.web import web_batch
@@ -201,3 +201,13 @@ def test_unknown_zero_shot_set_is_refused():
 
 def test_pictures_have_the_stated_size():
     assert render(draw_scenes(Columns(seed=0, stream="size", n=2))).shape == (2, SIZE, SIZE, 3)
+
+
+def test_no_sprite_reaches_the_edge_of_what_is_computed():
+    for hazard in range(len(HAZARDS)):
+        for variant in range(VARIANTS):
+            sprite = hazard_sprite(hazard, RADII[-1][1], variant)
+            edge = CANVAS // 2 - REACH
+            assert sprite[edge : edge + 1].max() == sprite[:, edge : edge + 1].max() == 0
+            assert sprite[-edge - 1].max() == sprite[:, -edge - 1].max() == 0
+            assert sprite.max() == OPAQUE

@@ -14,6 +14,7 @@ from uwmlib.mini.vocabulary import BACKGROUNDS, HAZARDS, SHAPES
 
 SIZE = 48  #: pixels on a side of every picture
 CANVAS = 2 * SIZE  #: pixels on a side of a sprite, so that it can be pasted at any centre
+REACH = 28  #: no sprite covers a pixel farther than this from its centre, along either axis
 OPAQUE = 64  #: coverage runs from 0 to OPAQUE, so that (colour difference) * coverage fits 16 bits
 SUBSAMPLES = 4  #: sub-pixels on a side for anti-aliasing
 VARIANTS = 4  #: drawings of each hazard pattern
@@ -81,16 +82,18 @@ def _shape(name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _grid() -> tuple[np.ndarray, np.ndarray]:
-    """Return sub-pixel coordinates (x, y) in pixels from the centre of a sprite, each [CANVAS*s, CANVAS*s]."""
-    steps = (np.arange(CANVAS * SUBSAMPLES, dtype=np.float64) + 0.5) / SUBSAMPLES - CANVAS / 2
+    """Return sub-pixel coordinates (x, y) in pixels from the centre of a sprite, within its reach."""
+    steps = (np.arange(2 * REACH * SUBSAMPLES, dtype=np.float64) + 0.5) / SUBSAMPLES - REACH
     return steps[None, :], steps[:, None]
 
 
 def _coverage(inside: np.ndarray) -> np.ndarray:
-    """Count covered sub-pixels: bool [CANVAS*s, CANVAS*s] -> int16 [CANVAS, CANVAS] in 0..OPAQUE."""
-    inside = np.broadcast_to(inside, (CANVAS * SUBSAMPLES, CANVAS * SUBSAMPLES))
-    blocks = inside.reshape(CANVAS, SUBSAMPLES, CANVAS, SUBSAMPLES)
-    return (blocks.sum(axis=(1, 3)) * (OPAQUE // SUBSAMPLES**2)).astype(np.int16)
+    """Count covered sub-pixels within reach and pad: bool -> int16 [CANVAS, CANVAS] in 0..OPAQUE."""
+    side = 2 * REACH
+    inside = np.broadcast_to(inside, (side * SUBSAMPLES, side * SUBSAMPLES))
+    blocks = inside.reshape(side, SUBSAMPLES, side, SUBSAMPLES)
+    counts = blocks.sum(axis=(1, 3)) * (OPAQUE // SUBSAMPLES**2)
+    return np.pad(counts, CANVAS // 2 - REACH).astype(np.int16)
 
 
 @cache
@@ -150,7 +153,7 @@ def hazard_sprite(hazard: int, radius: int, variant: int) -> np.ndarray:
     """Return the coverage of a hazard around a shape of `radius` pixels, int16 [CANVAS, CANVAS]."""
     pattern = list(HAZARDS.values())[hazard][0]
     x, y = _grid()
-    key = (list(HAZARDS).index(list(HAZARDS)[hazard]) << 16) + (radius << 8) + variant
+    key = (hazard << 16) + (radius << 8) + variant
     return _coverage(_hazard(pattern, x, y, radius, np.random.Philox(key=key)))
 
 
