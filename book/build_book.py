@@ -7,8 +7,7 @@
    `values.uwm.gs` in `04_table1_visu.json` is `{{ r_04_uwm_gs }}`: the number of the notebook, then the path,
    in lower case and with one `_` for what is no ASCII letter or digit. A measured value, that is
    `{"value": v, "interval": [lo, hi], "n": n}`, gives `..._gs`, `..._gs_lo`, `..._gs_hi` and `..._gs_n`. Texts
-   and whole numbers stand as they are; other numbers have one decimal from 1 on, two below 1, and two
-   significant digits below 0.01.
+   and whole numbers stand as they are; other numbers have one decimal from 1 on and two below.
 4. Jupyter Book treats every warning as an error. The status page shows versions and run times.
 """
 
@@ -159,15 +158,13 @@ def formatted(value: Any) -> str:
 
     Examples
     --------
-    >>> [formatted(value) for value in (2000, 12.345, -0.4567, 0.0012345, None, "yes")]
-    ['2000', '12.3', '-0.46', '0.0012', 'not measured', 'yes']
+    >>> [formatted(value) for value in (2000, 12.345, -0.4567, -0.0089, None, "yes")]
+    ['2000', '12.3', '-0.46', '-0.01', 'not measured', 'yes']
     """
     if value is None:
         return "not measured"
     if not isinstance(value, float):
         return str(value)
-    if 0 < abs(value) < 0.01:
-        return f"{value:.2g}"
     return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2f}"
 
 

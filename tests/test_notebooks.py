@@ -49,9 +49,11 @@ def test_cells_are_short_and_prose_stands_before_figures(notebook):
             assert len(cell.source.splitlines()) <= MAX_LINES, cell.source
 
 
-def test_figures_have_captions_and_alt_text(notebook):
+def test_figures_have_captions_and_alt_text_and_captions_have_figures(notebook):
     for cell in cells(notebook[1], "code"):
-        if any("image/png" in output.get("data", {}) for output in cell.outputs):
+        drawn = any("image/png" in output.get("data", {}) for output in cell.outputs)
+        assert drawn == ("figure" in cell.metadata.get("mystnb", {})), cell.source
+        if drawn:
             shown = cell.metadata["mystnb"]
             assert len(shown["image"]["alt"]) > 40 and len(shown["figure"]["caption"]) > 40
             assert shown["figure"]["name"].startswith("fig-")

@@ -72,6 +72,9 @@ def style() -> AbstractContextManager[None]:
         "hatch.linewidth": 0.6,
         "mathtext.default": "regular",
     }
+    # A notebook's backend switches interactive mode on when it is first used. Were that inside the context, its end
+    # would switch it off again, and no later figure would be shown.
+    plt.draw_if_interactive()
     return mpl.rc_context(settings)
 
 
