@@ -358,3 +358,9 @@ def test_progress_goes_to_stderr(capsys):
     score(tiny_clip(), tiny_tuples(2))
     shown = capsys.readouterr()
     assert shown.out == "" and "2/2" in shown.err
+
+
+def test_names_in_place_of_what_they_name_are_refused():
+    for vlm, tuples, words in (("mini-ViT-L-14", None, "load_model"), (tiny_clip(), "mini-visu", "load_tuples")):
+        with pytest.raises(UwmError, match=words):
+            score(vlm, tuples, progress=False)

@@ -123,3 +123,27 @@ def test_edit_and_evaluate_do_what_the_functions_do(own_pairs):
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].startswith("uwm: ")
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["edit", "mini-ViT-L-14", "--output", "taken"], "The output taken is no file but a folder"),
+        (["edit", "mini-ViT-L-14", "--output", "file/edit.safetensors"], "cannot be written in"),
+        (["edit", "mini-ViT-L-14", "--output", "x" * 300], "File name too long"),
+        (["edit", "mini-ViT-L-14", "--tau", "nan"], "tau is nan"),
+        (["edit", "mini-ViT-L-14", "--alpha", "nan"], "alpha is nan"),
+        (["evaluate", "mini-ViT-L-14", "--json", "taken"], "The output taken is no file but a folder"),
+        (["train", "mini-ViT-L-14", "--output", "file"], "cannot be written in"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_the_work(tmp_path, arguments, words):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "file").write_text("mine")
+    done = uwm(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    # One line: no progress bar has begun.
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("uwm: ") and words in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
+    assert (tmp_path / "file").read_text() == "mine"

@@ -102,3 +102,32 @@ def test_profiles():
     assert uwm.profile("paper", data="pairs.jsonl").zero_shot == ()
     with pytest.raises(uwm.UwmError, match="did you mean 'mini'"):
         uwm.profile("mimi")
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8", None])
+def test_batch_sizes_below_one_are_refused(vlm, tuples, batch_size):
+    with pytest.raises(uwm.UwmError, match="whole number of at least 1"):
+        uwm.evaluate(vlm, tuples, batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"vlm": "mini-ViT-L-14"}, "load_model"),
+        ({"tuples": "mini-visu"}, "load_tuples"),
+        ({"zero_shot": ["dtd"]}, "'dtd' is no zero-shot set"),
+        ({"zero_shot": "dtd"}, "'dtd' is no zero-shot set"),
+        ({"zero_shot": 3}, "3 is no zero-shot set"),
+    ],
+)
+def test_a_name_in_place_of_what_it_names_is_refused(vlm, tuples, changes, words):
+    with pytest.raises(uwm.UwmError, match=words):
+        uwm.evaluate(**({"vlm": vlm, "tuples": tuples} | changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"), [("mini", {"foo": "x"}), ("mini", {"zero_shot": ("x",)}), (None, {})]
+)
+def test_unknown_profiles_and_parts_are_refused(name, parts):
+    with pytest.raises(uwm.UwmError, match="no part|no profile"):
+        uwm.profile(name, **parts)

@@ -585,3 +585,15 @@ def test_torchvision_is_mended_only_where_its_operators_do_not_match(kind, print
         timeout=120,
     )
     assert run.stdout.strip() == printed
+
+
+@pytest.mark.parametrize("options", [{"name": None}, {"name": 3}, {"name": "mini-ViT-L-14", "device": None}])
+def test_a_name_or_device_that_is_none_is_refused(options):
+    with pytest.raises(UwmError, match="name is|device None"):
+        load_model(**options)
+
+
+@pytest.mark.parametrize("pixels", [None, np.zeros((1, 3, 48, 48), dtype=np.float32)])
+def test_pixels_that_are_no_tensor_are_refused(pixels):
+    with pytest.raises(UwmError, match="Pixels must be a tensor"):
+        load_model("mini-ViT-L-14").encode_image(pixels)

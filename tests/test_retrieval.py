@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from embedding_sets import NAMES, random_embeddings, sign_embeddings
@@ -135,3 +137,17 @@ def test_bad_questions_and_embeddings_are_refused():
         retrieval(**{**embeddings, "unsafe_text": torch.tensor([[1.0, 1], [0, 0], [1, 1]])})
     with pytest.raises(UwmError, match=r"unsafe_image is \[4, 2\]"):
         retrieval(**{**embeddings, "unsafe_image": torch.ones(4, 2)})
+
+
+@pytest.mark.parametrize(
+    "options", [{"ks": 5}, {"ks": None}, {"ks": "a"}, {"ks": (1.5,)}, {"chunk": 2.5}, {"chunk": "x"}]
+)
+def test_counts_that_are_no_whole_numbers_are_refused(options):
+    with pytest.raises(UwmError, match="positive"):
+        retrieval(**random_embeddings(4, 3), **options)
+
+
+@pytest.mark.parametrize("k", ["1", None, 1.5, math.nan])
+def test_a_cut_off_that_is_no_whole_number_is_refused(k):
+    with pytest.raises(UwmError, match="whole number"):
+        retrieval(**random_embeddings(4, 3)).recall("ts_vs", k)

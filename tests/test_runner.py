@@ -172,3 +172,18 @@ def test_parameter_files_are_flat_yaml(tmp_path):
             runner.read_parameters(path)
     with pytest.raises(UwmError, match="cannot be read"):
         runner.read_parameters(tmp_path / "none.yml")
+
+
+def test_a_folder_as_output_is_refused_before_anything_runs(tmp_path):
+    source = write_notebook(tmp_path / "04_tiny.ipynb")
+    (tmp_path / "out.ipynb").mkdir()
+    with pytest.raises(UwmError, match="out.ipynb is no file but a folder"):
+        runner.run_notebook(source, output=tmp_path / "out.ipynb", progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["04_tiny.ipynb", "out.ipynb"]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"nbformat": 4, "nbformat_minor": 5}', "[]", ""])
+def test_json_that_is_no_notebook_is_refused(tmp_path, content):
+    (tmp_path / "a.ipynb").write_text(content)
+    with pytest.raises(UwmError, match="no readable Python notebook"):
+        runner.declared_parameters(tmp_path / "a.ipynb")

@@ -256,3 +256,15 @@ def test_bad_questions_are_refused():
     ):
         with pytest.raises(UwmError, match=message):
             ask()
+
+
+@pytest.mark.parametrize("rows", [None, "x", [[1.0], [1.0, 2.0]], torch.eye(4, 3).to_sparse()])
+def test_embeddings_that_are_no_dense_tensor_are_refused(rows):
+    with pytest.raises(UwmError, match="^safe_text is no dense tensor"):
+        safeground(**random_embeddings(4, 3) | {"safe_text": rows})
+
+
+def test_compare_refuses_what_is_no_safeground():
+    scores = safeground(**random_embeddings(4, 3))
+    with pytest.raises(UwmError, match="not a NoneType"):
+        compare(scores, None, "gs")

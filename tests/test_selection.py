@@ -108,3 +108,10 @@ def test_bad_input_is_refused(rule):
 def test_no_mass_is_refused():
     with pytest.raises(UwmError, match="sum to zero"):
         select_adaptive(torch.zeros(2, 2), 0.5)
+
+
+@pytest.mark.parametrize("rule", ["adaptive", "fixed"])
+@pytest.mark.parametrize("tau", ["0.02", None, [0.1], 1j])
+def test_a_tau_that_is_no_number_is_refused(rule, tau):
+    with pytest.raises(UwmError, match="tau is .*: give a number"):
+        select(torch.ones(3, 3), tau, rule=rule)

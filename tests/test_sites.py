@@ -12,7 +12,7 @@ from torch import nn
 
 from uwmlib.errors import UwmError
 from uwmlib.models import Site, Vlm, transformers_backend
-from uwmlib.models.sites import ENCODERS, KINDS
+from uwmlib.models.sites import ENCODERS, KINDS, as_kinds
 
 # Blocks, width and MLP width of each encoder, from the published configurations (blocks as cut in architectures.py).
 SIZES = {
@@ -504,3 +504,9 @@ def test_a_copied_model_is_captured_on_its_own():
     inputs, _ = captured(twin, twin.sites(text="out"), "text")
     assert len(inputs) == 2
     assert restored(vlm)
+
+
+@pytest.mark.parametrize("kind", [3, [3]])
+def test_a_kind_that_is_no_text_is_refused(kind):
+    with pytest.raises(UwmError, match="no kind of site 3"):
+        as_kinds(kind)

@@ -162,3 +162,63 @@ def test_unpaired_parts_are_refused():
         Tuples(name="mine", **parts)
     with pytest.raises(UwmError, match=r"unsafe_texts\[1\]"):
         Tuples(name="mine", **(parts | {"unsafe_texts": ["a", None]}))
+
+
+@pytest.mark.parametrize("rows", [9, 0, [9], "x", [True, False]])
+def test_rows_that_are_not_there_or_no_list_are_refused(rows):
+    with pytest.raises(UwmError, match="row"):
+        load_tuples("mini-visu", split="validation", n=4)[rows]
+
+
+@pytest.mark.parametrize("arguments", [{"n": 2.5}, {"n": "3"}, {"seed": "3"}, {"seed": 0.5}])
+def test_counts_and_seeds_are_whole_numbers(arguments):
+    with pytest.raises(UwmError, match="whole number"):
+        load_tuples("mini-visu", split="validation", **arguments)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_captions_keep_line_separators_and_a_byte_order_mark_is_no_caption(folder, suffix):
+    root, rows = folder
+    rows[0]["safe_text"] = "one\u2028two\nthree\x0cfour"
+    path = root / f"pairs{suffix}"
+    if suffix == ".csv":
+        write(path, rows)
+    else:
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert load_tuples(path, split="test").safe_texts[0] == rows[0]["safe_text"]
+
+
+@pytest.mark.parametrize("column", ["safe_image", "unsafe_text", "concept", "split"])
+def test_a_manifest_value_that_is_no_text_is_named(folder, column):
+    root, rows = folder
+    rows[1][column] = 3
+    with pytest.raises(UwmError, match=f"{column} in row 2 of .* is 3"):
+        load_tuples(write(root / "pairs.jsonl", rows))
+
+
+def test_a_folder_and_a_broken_csv_are_no_manifest(tmp_path):
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(UwmError, match="folder.jsonl cannot be read"):
+        load_tuples(tmp_path / "folder.jsonl")
+    (tmp_path / "long.csv").write_text("safe_image\n" + "x" * (csv.field_size_limit() + 1))
+    with pytest.raises(UwmError, match="long.csv is not a CSV file"):
+        load_tuples(tmp_path / "long.csv")
+    with pytest.raises(UwmError, match="no tuples called 'None'"):
+        load_tuples(None)
+
+
+def test_an_image_of_absurd_size_is_refused(folder, monkeypatch):
+    root, rows = folder
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", 20
+    )  # Pillow refuses more than twice as many; 8 x 6 is more
+    tuples = load_tuples(write(root / "pairs.jsonl", rows), split="test")
+    with pytest.raises(UwmError, match="safe0.png is not a readable image"):
+        tuples.safe_images[0]
+
+
+def test_concepts_are_text():
+    images = np.zeros((1, 4, 4, 3), dtype=np.uint8)
+    with pytest.raises(UwmError, match=r"concepts\[0\]"):
+        Tuples("mine", images, images, ["a"], ["b"], [None])

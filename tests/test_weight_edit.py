@@ -351,3 +351,30 @@ class TestConstruction:
         whole = (site, torch.rand(32, 32))
         with pytest.raises(UwmError, match="scored twice"):
             WeightEdit.from_scores(vlm, [whole, whole], **options)
+
+
+@pytest.mark.parametrize("alpha", ["x", "-1", None, [1], float("nan")])
+def test_an_alpha_that_is_no_finite_number_is_refused_by_its_name(alpha):
+    with pytest.raises(UwmError, match="^alpha is .*: give a (finite )?number"):
+        edit_of(tiny_clip(), alpha=alpha)
+
+
+@pytest.mark.parametrize(
+    "tau", [np.float32(0.25), torch.tensor(0.25), {"text": 0.25, "vision": np.float32(0.25)}]
+)
+def test_numbers_of_numpy_and_torch_select_and_can_be_saved(tmp_path, tau):
+    edit = edit_of(tiny_clip(), tau=tau, alpha=np.float32(-1))
+    edit.save(tmp_path / "edit.safetensors")
+    found = WeightEdit.load(tmp_path / "edit.safetensors")
+    want = {"text": 0.25, "vision": 0.25} if isinstance(tau, dict) else 0.25
+    assert found.description["tau"] == want
+    assert {name: indices.tolist() for name, indices in found.entries.items()} == {
+        name: indices.tolist() for name, indices in edit_of(tiny_clip(), tau=0.25).entries.items()
+    }
+
+
+@pytest.mark.parametrize("options", [{"text": 3}, {"vision": [3]}, {"prior": 3}])
+def test_names_that_are_no_text_are_refused(options):
+    scores = score(tiny_clip(), tiny_tuples(2), progress=False)
+    with pytest.raises(UwmError, match="3"):
+        scores.select(tau=0.2, **options)

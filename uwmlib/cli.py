@@ -1,7 +1,8 @@
 """The `uwm` command: run notebooks, train the mini models, score, edit and evaluate without writing Python.
 
-Each command is a thin wrapper around public functions. Bad input ends in one line on stderr and exit
-code 2, a notebook that fails in exit code 1.
+Each command is a thin wrapper around public functions. Bad input, and a file that cannot be read or written,
+ends in one line on stderr and exit code 2, a notebook that fails in exit code 1. What can be refused is refused
+before the work starts.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 from contextlib import nullcontext
@@ -37,11 +39,13 @@ TuplesName = Annotated[str, typer.Option("--tuples", help="mini-visu, or a manif
 
 
 def main() -> None:
-    """Run the command line; a `UwmError` becomes one line and exit code 2."""
+    """Run the command line; a `UwmError` or an `OSError` becomes one line and exit code 2."""
     try:
         app(_joined(sys.argv[1:]))
     except UwmError as error:
         _fail(error, code=2)
+    except OSError as error:
+        _fail(UwmError(f"{error}: check that path, its permissions and the space on its disk."), code=2)
     except runner.NotebookFailed as error:
         _fail(error, code=1)
 
@@ -84,6 +88,7 @@ def train(
     """Train a mini model from nothing."""
     from uwmlib import training
 
+    _check_output(output / f"{name}.safetensors")
     print(f"Result: {training.train(name, output=output, seed=seed)}")
 
 
@@ -134,7 +139,12 @@ def edit(
 ) -> None:
     """Score a model on calibration tuples, select its unsafe weights and save the edit."""
     import uwmlib
+    from uwmlib.editing.selection import check_tau
+    from uwmlib.editing.weight_edit import check_alpha
 
+    check_tau(tau)
+    check_alpha(alpha)
+    _check_output(output)
     vlm = uwmlib.load_model(model, weights=weights)
     calibration = uwmlib.load_tuples(tuples, split="train", n=n, seed=seed)
     scores = uwmlib.score(vlm, calibration, text=_kind(text), vision=_kind(vision))
@@ -155,6 +165,8 @@ def evaluate(
     """Measure SafeGround and retrieval on the test tuples."""
     import uwmlib
 
+    if json_output is not None:
+        _check_output(json_output)
     vlm = uwmlib.load_model(model, weights=weights)
     edited = uwmlib.WeightEdit.load(edit).applied(vlm) if edit is not None else nullcontext()
     with edited:
@@ -202,6 +214,15 @@ def _list_parameters(notebook: Path) -> None:
     for parameter in runner.declared_parameters(notebook).values():
         table.add_row(*(escape(part) for part in dataclasses.astuple(parameter)))
     Console().print(table)
+
+
+def _check_output(path: Path) -> None:
+    """Refuse a file that could not be written once the work is done."""
+    if path.exists() and not path.is_file():
+        raise UwmError(f"The output {path} is no file but a folder or a device: give the name of a file.")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise UwmError(f"The output {path} cannot be written in {nearest}: give a path in a folder of yours.")
 
 
 def _fail(error: Exception, *, code: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from uwmlib.editing.options import as_list
 from uwmlib.errors import UwmError
 from uwmlib.metrics import (
     Accuracy,
@@ -22,8 +23,8 @@ from uwmlib.metrics import (
     safeground,
 )
 from uwmlib.mini.zero_shot_sets import ZeroShotSet
-from uwmlib.models.vlm import Vlm
-from uwmlib.tuples import Tuples
+from uwmlib.models.vlm import Vlm, require_vlm
+from uwmlib.tuples.tuples import Tuples, require_tuples
 
 DIRECTIONS = ("ts_vs", "vs_ts", "tu_vus", "vu_tus")
 
@@ -75,6 +76,12 @@ class Evaluation:
             return self.safeground.interval(key)
         raise UwmError(f"{key!r} was not measured: choose one of {', '.join(self.as_percent())}.")
 
+    def hits(self, key: str) -> torch.Tensor:
+        """Return the booleans of every tuple (or image) behind a figure, for paired comparisons."""
+        if key in DIRECTIONS:
+            return self.retrieval.hits(key, 1)
+        return self.zero_shot[key].correct if key in self.zero_shot else self.safeground.hits(key)
+
     def __str__(self) -> str:
         lines = [f"{self.model} on {self.data} (n = {self.safeground.n}; percent, 95% interval)"]
         for key, value in self.as_percent().items():
@@ -100,7 +107,7 @@ def embed_images(vlm: Vlm, images: Any, *, batch_size: int = 128, progress: bool
     -------
     Tensor, shape [N, D], float32 on the CPU, unit norm
     """
-    starts = tqdm(range(0, len(images), batch_size), disable=not progress, desc="images", leave=False)
+    starts = _starts(len(images), batch_size, desc="images", progress=progress)
     parts = [vlm.encode_image(vlm.preprocess(images[s : s + batch_size])).float().cpu() for s in starts]
     return torch.cat(parts)
 
@@ -110,9 +117,16 @@ def embed_texts(
     vlm: Vlm, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False
 ) -> torch.Tensor:
     """Embed texts batch by batch; returns [N, D], float32 on the CPU, unit norm."""
-    starts = tqdm(range(0, len(texts), batch_size), disable=not progress, desc="texts", leave=False)
+    starts = _starts(len(texts), batch_size, desc="texts", progress=progress)
     parts = [vlm.encode_text(vlm.tokenize(list(texts[s : s + batch_size]))).float().cpu() for s in starts]
     return torch.cat(parts)
+
+
+def _starts(n: int, batch_size: int, *, desc: str, progress: bool) -> Iterable[int]:
+    """Return the first row of every batch, with a progress bar."""
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UwmError(f"batch_size is {batch_size!r}: give a whole number of at least 1.")
+    return tqdm(range(0, n, batch_size), disable=not progress, desc=desc, leave=False)
 
 
 def embed_tuples(
@@ -165,12 +179,28 @@ def evaluate(
     Returns
     -------
     Evaluation
+
+    Raises
+    ------
+    UwmError
+        For a name in place of a model, of tuples or of a zero-shot set, batch_size below 1, or a broken image.
     """
+    sets = as_list(zero_shot)
+    _check_loaded(vlm, tuples, sets)
     parts = embed_tuples(vlm, tuples, batch_size=batch_size, progress=progress)
     return Evaluation(
         model=vlm.name,
         data=tuples.name,
         safeground=safeground(**parts),
         retrieval=retrieval(**parts),
-        zero_shot={data.name: evaluate_zero_shot(vlm, data, batch_size=batch_size) for data in zero_shot},
+        zero_shot={data.name: evaluate_zero_shot(vlm, data, batch_size=batch_size) for data in sets},
     )
+
+
+def _check_loaded(vlm: Vlm, tuples: Tuples, sets: Sequence[ZeroShotSet]) -> None:
+    """Refuse names in place of what they name before anything is embedded."""
+    require_vlm(vlm)
+    require_tuples(tuples)
+    wrong = next((each for each in sets if not isinstance(each, ZeroShotSet)), None)
+    if wrong is not None:
+        raise UwmError(f"{wrong!r} is no zero-shot set: give a list of those that zero_shot_set returns.")

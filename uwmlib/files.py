@@ -26,10 +26,20 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     ----------
     path : path-like
         Where the finished file shall stand. Missing parent folders are made.
+
+    Raises
+    ------
+    UwmError
+        If something that is no regular file stands there (a folder, a device), or the folder cannot be written.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+    if target.exists() and not target.is_file():
+        raise UwmError(f"{target} is no file that could be replaced: give the path of a file to write.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+    except OSError as error:
+        raise UwmError(f"{target} cannot be written ({error.strerror}): choose another place.") from error
     os.close(handle)
     temporary = Path(name)
     try:

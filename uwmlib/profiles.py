@@ -45,6 +45,7 @@ class Profile:
         return load_model(self.safe, weights=self.safe_weights or None, device=device)
 
 
+PARTS = ("base", "base_weights", "safe", "safe_weights", "data")
 CLIP = "hf:openai/clip-vit-large-patch14"
 PROFILES = {
     "mini": Profile("mini", base="mini-ViT-L-14", safe="mini-Safe-CLIP", data="mini-visu", zero_shot=NAMES),
@@ -70,11 +71,14 @@ def profile(name: str, **parts: str) -> Profile:
     Raises
     ------
     UwmError
-        If the profile is unknown, or "paper" is asked for without data.
+        If the profile or a part is unknown, or "paper" is asked for without data.
     """
     if name not in PROFILES:
-        nearest = difflib.get_close_matches(name, PROFILES, n=1, cutoff=0)[0]
+        nearest = difflib.get_close_matches(str(name), PROFILES, n=1, cutoff=0)[0]
         raise UwmError(f"There is no profile {name!r}: did you mean {nearest!r}?")
+    unknown = next((part for part in parts if part not in PARTS), None)
+    if unknown is not None:
+        raise UwmError(f"A profile has no part {unknown!r} to replace: choose from {', '.join(PARTS)}.")
     given = {part: value for part, value in parts.items() if value}
     for model in ("base", "safe"):
         if model in given:

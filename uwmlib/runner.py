@@ -102,9 +102,11 @@ def declared_parameters(notebook: str | os.PathLike) -> dict[str, Parameter]:
         If papermill is not installed, or cannot read the file as a notebook that names its kernel.
     """
     papermill = _papermill()
+    from nbformat import ValidationError
+
     try:
         entries = papermill.inspect_notebook(str(notebook))
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, ValidationError) as error:
         raise UwmError(
             f"{notebook} is no readable Python notebook ({error}): save it from Jupyter."
         ) from error
@@ -185,7 +187,7 @@ def run_notebook(
     Raises
     ------
     UwmError
-        If a parameter is refused, `output` is the notebook itself, or the kernel is another Python.
+        If a parameter is refused, `output` is a folder or the notebook itself, or the kernel is another Python.
     NotebookFailed
         If a cell raises. The notebook up to there is kept as `<output without .ipynb>.failed.ipynb`.
     """
@@ -194,6 +196,8 @@ def run_notebook(
     target = Path(output) if output is not None else Path.cwd() / RUNS / source.name
     if target.suffix != ".ipynb":
         raise UwmError(f"The output {target} is no notebook name: let it end in .ipynb.")
+    if target.exists() and not target.is_file():
+        raise UwmError(f"The output {target} is no file but a folder or a device: give the name of a file.")
     if target.exists() and target.samefile(source):
         raise UwmError(f"The output {target} is the notebook itself: give another --output.")
     values = check_parameters(parameters or {}, declared_parameters(source))

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -19,10 +19,8 @@ from uwmlib.editing.scores import Scores, read_scores
 from uwmlib.editing.weight_edit import parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.models.sites import Site
-from uwmlib.models.vlm import Vlm
-
-if TYPE_CHECKING:
-    from uwmlib.tuples import Tuples
+from uwmlib.models.vlm import Vlm, require_vlm
+from uwmlib.tuples.tuples import Tuples, require_tuples
 
 
 def score(
@@ -70,6 +68,8 @@ def score(
         For batch_size below 1, no or unknown kinds, NaN or infinite activations, a caption with
         fewer than two tokens (no standard deviation), or a `save_to` that belongs to another pass.
     """
+    require_vlm(vlm)
+    require_tuples(tuples)
     if not isinstance(batch_size, int) or batch_size < 1:
         raise UwmError(f"batch_size is {batch_size!r}: give a whole number of at least 1.")
     sites = tuple(vlm.sites(text=text, vision=vision))

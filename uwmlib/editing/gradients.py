@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from uwmlib.editing.options import known, per_encoder
+from uwmlib.editing.options import known, numbers, per_encoder
 from uwmlib.editing.scores import choose_sites
 from uwmlib.editing.weight_edit import WeightEdit, parameter_hash, require_base
 from uwmlib.errors import UwmError
@@ -154,7 +154,7 @@ class GradientScores:
             "tuples": self.fingerprint,
             "n": self.n,
             "sites": [site.name for site in sites],
-            "tau": tau,
+            "tau": numbers(tau, "tau"),
             "rule": rule,
         }
         return WeightEdit.from_scores(

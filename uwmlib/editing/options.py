@@ -27,6 +27,29 @@ def known(value: Any, choices: Iterable[str], what: str) -> str:
     raise UwmError(f"There is no {what} {value!r}: {hint}")
 
 
+def number(value: Any, what: str) -> float:
+    """Return `value` as a plain float, which JSON can hold; UwmError for what is none, text included."""
+    try:
+        if not isinstance(value, str):
+            return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise UwmError(f"{what} is {value!r}: give a number.")
+
+
+def numbers(value: Any, what: str) -> float | dict[str, float]:
+    """Return one number, or a mapping of encoder to number, as plain floats."""
+    if isinstance(value, Mapping):
+        return {encoder: number(each, what) for encoder, each in value.items()}
+    return number(value, what)
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a list for None, one name or several; what is none of these becomes its one, wrong, name."""
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    return [] if value is None else list(value) if several else [value]
+
+
 def per_encoder(value: Any, what: str, encoders: Iterable[str] = ENCODERS) -> dict[str, Any]:
     """Spread one value over the encoders, or check a mapping that gives each encoder its own.
 

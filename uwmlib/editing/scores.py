@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from uwmlib.editing.options import ENCODERS, known
+from uwmlib.editing.options import ENCODERS, as_list, known, numbers
 from uwmlib.editing.saliency import VARIANTS, PairSums, combine
 from uwmlib.editing.weight_edit import WeightEdit, require_base
 from uwmlib.errors import UwmError
@@ -130,7 +130,7 @@ class Scores:
             "sites": [site.name for site in sites],
             "variant": variant,
             "prior": list(_encoders(prior)),
-            "tau": tau,
+            "tau": numbers(tau, "tau"),
             "rule": rule,
         }
         scores = ((site, self.score_of(site.name, variant=variant, prior=prior)) for site in sites)
@@ -216,7 +216,7 @@ def choose_sites(
     for encoder, wanted in (("text", text), ("vision", vision)):
         of_encoder = [site for site in sites if site.encoder == encoder]
         scored = list(dict.fromkeys(site.kind for site in of_encoder))
-        kinds = scored if wanted == "all" else [wanted] if isinstance(wanted, str) else list(wanted or [])
+        kinds = scored if wanted == "all" else as_list(wanted)
         for kind in kinds:
             known(kind, KINDS, f"kind of {encoder} site")
             if kind not in scored:
@@ -230,7 +230,7 @@ def choose_sites(
 
 
 def _encoders(prior: str | Sequence[str]) -> tuple[str, ...]:
-    names = (prior,) if isinstance(prior, str) else tuple(prior or ())
+    names = tuple(as_list(prior))
     for name in names:
         known(name, ENCODERS, "encoder for the prior,")
     return names

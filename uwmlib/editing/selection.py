@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from uwmlib.editing.options import known
+from uwmlib.editing.options import known, number
 from uwmlib.errors import UwmError
 
 RULES = ("adaptive", "fixed")
@@ -86,9 +86,14 @@ def select_fixed(score: torch.Tensor, tau: float) -> torch.Tensor:
     return (flat > flat.kthvalue(k).values).nonzero().flatten()
 
 
-def _check(score: torch.Tensor, tau: float) -> None:
-    if not 0 < tau < 1:
+def check_tau(tau: float) -> None:
+    """Raise UwmError unless tau is a number in (0, 1)."""
+    if not 0 < number(tau, "tau") < 1:
         raise UwmError(f"tau is {tau}, but it is a share: give a number between 0 and 1, such as 0.02.")
+
+
+def _check(score: torch.Tensor, tau: float) -> None:
+    check_tau(tau)
     if score.numel() == 0:
         raise UwmError("There is no score to select from: give a layer with at least one weight.")
     if not torch.isfinite(score).all():

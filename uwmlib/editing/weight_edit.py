@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from uwmlib.editing.options import known, per_encoder
+from uwmlib.editing.options import known, number, per_encoder
 from uwmlib.editing.selection import RULES, select
 from uwmlib.errors import UwmError
 from uwmlib.files import atomic_path, load_tensors, save_tensors, sha256_of_tensors
@@ -77,10 +77,7 @@ class WeightEdit:
             )
         for name, indices in self.entries.items():
             _check_indices(name, indices, self.parameters[name].numel)
-            if not math.isfinite(self.parameters[name].alpha):
-                raise UwmError(
-                    f"alpha for {name} is {self.parameters[name].alpha}: give a finite number, such as -1."
-                )
+            check_alpha(self.parameters[name].alpha, f"alpha for {name}")
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{encoder} {share:.2%}" for encoder, share in self.share().items())
@@ -119,6 +116,8 @@ class WeightEdit:
         tau, alpha, rule = per_encoder(tau, "tau"), per_encoder(alpha, "alpha"), per_encoder(rule, "rule")
         for name in rule.values():
             known(name, RULES, "selection rule")
+        for factor in alpha.values():
+            check_alpha(factor)
         entries: dict[str, torch.Tensor] = {}
         parameters: dict[str, EditedParameter] = {}
         for site, score in scores:
@@ -266,6 +265,12 @@ class WeightEdit:
                     f"{vlm.name} has no {name} of {facts.numel} weights: this edit is for another model."
                 )
             require_base(vlm, name, facts.base_hash)
+
+
+def check_alpha(alpha: float, what: str = "alpha") -> None:
+    """Raise UwmError unless alpha is a finite number."""
+    if not math.isfinite(number(alpha, what)):
+        raise UwmError(f"{what} is {alpha}: give a finite number, such as -1.")
 
 
 def require_base(vlm: Vlm, name: str, base_hash: str) -> None:

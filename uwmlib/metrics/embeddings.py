@@ -28,7 +28,7 @@ def check_embeddings(**named: Tensor) -> dict[str, Tensor]:
         If one is not a floating [N, D] with N, D >= 1, or their shapes differ.
     """
     # Contiguous: sums over other memory layouts run in another order, which would part equal rows.
-    checked = {name: torch.as_tensor(rows).detach().contiguous() for name, rows in named.items()}
+    checked = {name: _as_rows(name, rows) for name, rows in named.items()}
     first = next(iter(checked))
     shape = checked[first].shape
     for name, rows in checked.items():
@@ -41,6 +41,13 @@ def check_embeddings(**named: Tensor) -> dict[str, Tensor]:
             )
     # Apple GPUs have no float64.
     return {name: rows.cpu() if rows.device.type == "mps" else rows for name, rows in checked.items()}
+
+
+def _as_rows(name: str, rows: object) -> Tensor:
+    try:
+        return torch.as_tensor(rows).detach().contiguous()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UwmError(f"{name} is no dense tensor but a {type(rows).__name__}: give rows [N, D].") from error
 
 
 def row_norms(name: str, rows: Tensor) -> Tensor:

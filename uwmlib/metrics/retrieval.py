@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -45,8 +46,8 @@ class Retrieval:
         """
         if direction not in self.ranks:
             raise UwmError(f"There is no direction {direction!r}: use one of {', '.join(DIRECTIONS)}.")
-        if k < 1:
-            raise UwmError(f"Recall@k needs k >= 1, not {k}.")
+        if not isinstance(k, Integral) or k < 1:
+            raise UwmError(f"Recall@k needs a whole number k >= 1, not {k!r}.")
         return self.ranks[direction] <= k
 
     def recall(self, direction: str, k: int) -> float:
@@ -113,7 +114,8 @@ def retrieval(
         If shapes differ, there is no row, a row is zero or holds NaN or Inf, or `ks` or `chunk` is not
         positive.
     """
-    if len(ks) == 0 or min(ks) < 1 or chunk < 1:
+    counts = (*ks, chunk) if isinstance(ks, Sequence) and len(ks) else (0,)
+    if not all(isinstance(count, Integral) and count >= 1 for count in counts):
         raise UwmError(f"ks must be one or more positive numbers and chunk positive, not {ks} and {chunk}.")
     rows = check_embeddings(
         safe_text=safe_text, unsafe_text=unsafe_text, safe_image=safe_image, unsafe_image=unsafe_image

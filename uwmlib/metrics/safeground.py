@@ -199,6 +199,11 @@ def compare(a: SafeGround, b: SafeGround, key: str, *, level: float = 0.95) -> P
     Raises
     ------
     UwmError
-        If the lengths differ or the key is unknown.
+        If the lengths differ, the key is unknown, or one of the two is no SafeGround.
     """
+    for each in (a, b):
+        if not isinstance(each, SafeGround):
+            raise UwmError(
+                f"compare takes two SafeGround, not a {type(each).__name__}: an Evaluation has one as .safeground."
+            )
     return paired_difference(a.hits(key), b.hits(key), level=level)

@@ -74,6 +74,8 @@ def load_model(
     With a local file or random weights, pixels are normalised as for the first pretrained tag that open_clip
     lists for the architecture.
     """
+    if not isinstance(name, str):
+        raise UwmError(f"The model's name is {name!r}: give text, such as 'mini-ViT-L-14'.")
     prefix, _, rest = name.partition(":")
     device = _checked_device(device)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
@@ -257,9 +259,9 @@ def _nearest(name: str, known) -> str:
 
 def _checked_device(device: str | torch.device) -> torch.device:
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=(known := torch.device(device)))
     except (RuntimeError, AssertionError, TypeError) as error:
         raise UwmError(
             f"The device {device!r} cannot be used here: take 'cpu' or a device that torch sees."
         ) from error
-    return torch.device(device)
+    return known

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -141,7 +141,8 @@ def _value_rows(parameter: str, n_rows: int) -> tuple[int, int] | None:
 
 def as_kinds(kinds: str | Sequence[str] | None) -> list[str]:
     """Return a list of kinds for None, one or several; raise UwmError naming the nearest allowed kind."""
-    wanted = [] if kinds is None else [kinds] if isinstance(kinds, str) else list(kinds)
+    several = isinstance(kinds, Iterable) and not isinstance(kinds, str)
+    wanted = [] if kinds is None else list(kinds) if several else [kinds]
     for kind in wanted:
         if kind not in KINDS:
             near = (

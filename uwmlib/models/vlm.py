@@ -164,6 +164,8 @@ class Vlm:
             Of unit length. Gradients flow unless the caller switches them off.
         """
         height, width = self.pixels.size
+        if not isinstance(pixels, torch.Tensor):
+            raise UwmError(f"Pixels must be a tensor, not {type(pixels).__name__}: use preprocess first.")
         if pixels.ndim != 4 or pixels.shape[1:] != (3, height, width) or not pixels.is_floating_point():
             raise UwmError(
                 f"Pixels must be floats [B, 3, {height}, {width}], not {pixels.dtype} {list(pixels.shape)}: "
@@ -240,3 +242,9 @@ class Vlm:
 def _check_tokens(tokens: torch.Tensor) -> None:
     if not isinstance(tokens, torch.Tensor) or tokens.ndim != 2 or tokens.dtype != torch.long:
         raise UwmError("Tokens must be a LongTensor [B, L]: use tokenize first.")
+
+
+def require_vlm(vlm: object) -> None:
+    """Raise UwmError if `vlm` is no Vlm, most often the name of one."""
+    if not isinstance(vlm, Vlm):
+        raise UwmError(f"The model is {vlm!r}: load it by its name with load_model.")

@@ -26,7 +26,7 @@ def open_image(path: Path) -> Image.Image:
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise UwmError(f"There is no image {path}: check the path in the manifest.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise UwmError(
             f"{path} is not a readable image ({error}): replace the file or drop its tuple."
         ) from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import json
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,11 @@ def sample_rows(total: int, n: int | None, seed: int) -> np.ndarray:
     Raises
     ------
     UwmError
-        If `n` is not between 1 and `total`.
+        If `n` is not between 1 and `total`, or `n` or `seed` is no whole number.
     """
+    for what, value in (("n", n), ("seed", seed)):
+        if not isinstance(value, Integral | None):
+            raise UwmError(f"{what} is {value!r}: give a whole number.")
     if n is None:
         return np.arange(total)
     if not 1 <= n <= total:
@@ -63,7 +68,7 @@ def load_tuples(name: str | Path, *, split: str = "test", n: int | None = None, 
     """
     if str(name) == "mini-visu":
         return _mini_visu(split, n=n, seed=seed)
-    path = Path(name)
+    path = Path(str(name))
     if path.suffix not in (".jsonl", ".csv"):
         hint = difflib.get_close_matches(str(name), ["mini-visu"], n=1)
         nearest = (
@@ -82,11 +87,14 @@ def _mini_visu(split: str, *, n: int | None, seed: int) -> Tuples:
 
 
 def _manifest_rows(path: Path) -> list[dict[str, Any]]:
-    """Read a manifest and check that every row has its four columns."""
+    """Read a manifest and check that every row has its four columns, and text in each that it has."""
     try:
-        text = path.read_text(encoding="utf-8")
+        # Spreadsheets put a mark in front of UTF-8.
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UwmError(f"There is no manifest {path}: check the path.") from error
+    except OSError as error:
+        raise UwmError(f"{path} cannot be read ({error.strerror}): give the file of a manifest.") from error
     except UnicodeDecodeError as error:
         raise UwmError(f"{path} is not UTF-8 text ({error.reason}): save the manifest as UTF-8.") from error
     rows = _parse(path, text)
@@ -96,14 +104,21 @@ def _manifest_rows(path: Path) -> list[dict[str, Any]]:
             raise UwmError(
                 f"Row {number} of {path} lacks {', '.join(missing)}: every tuple needs {', '.join(COLUMNS)}."
             )
+        wrong = [key for key in (*COLUMNS, "concept", "split") if not isinstance(row.get(key), str | None)]
+        if wrong:
+            raise UwmError(f"{wrong[0]} in row {number} of {path} is {row[wrong[0]]!r}: give text.")
     return rows
 
 
 def _parse(path: Path, text: str) -> list[dict[str, Any]]:
     if path.suffix == ".csv":
-        return list(csv.DictReader(text.splitlines()))
+        try:
+            return list(csv.DictReader(io.StringIO(text, newline="")))
+        except csv.Error as error:
+            raise UwmError(f"{path} is not a CSV file ({error}): write it again, or as .jsonl.") from error
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines: JSON allows other line separators, such as U+2028, inside a caption.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:

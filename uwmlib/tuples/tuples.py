@@ -33,7 +33,7 @@ class Tuples:
     Raises
     ------
     UwmError
-        If there are no tuples, the parts differ in length, or a caption is not text.
+        If there are no tuples, the parts differ in length, or a caption or a concept is not text.
     """
 
     name: str
@@ -50,17 +50,24 @@ class Tuples:
             raise UwmError(f"{self.name} is not paired ({listed}): every tuple needs one item of each part.")
         if not len(self):
             raise UwmError(f"{self.name} has no tuples: give at least one safe/unsafe pair.")
-        for part in ("safe_texts", "unsafe_texts"):
+        for part in PARTS[2:]:
             wrong = next((i for i, text in enumerate(getattr(self, part)) if not isinstance(text, str)), None)
             if wrong is not None:
-                raise UwmError(f"{part}[{wrong}] of {self.name} is not text: give every caption as a string.")
+                raise UwmError(f"{part}[{wrong}] of {self.name} is not text: give all of them as strings.")
 
     def __len__(self) -> int:
         return len(self.safe_texts)
 
     def __getitem__(self, rows: slice | Sequence[int] | np.ndarray) -> Tuples:
-        """Return some of the tuples: a slice, or an array of row numbers."""
-        index = np.arange(len(self))[rows]
+        """Return some of the tuples: a slice, or an array of row numbers; UwmError for one that is not there."""
+        try:
+            index = np.arange(len(self))[rows]
+        except IndexError as error:
+            raise UwmError(f"These rows do not fit {len(self)} tuples ({error}): give others.") from error
+        if index.ndim != 1:
+            raise UwmError(
+                f"{rows!r} is no list of rows: give a slice such as [3:4], or several row numbers."
+            )
         return Tuples(
             name=self.name,
             safe_images=_take(self.safe_images, index),
@@ -87,3 +94,9 @@ def _image_digest(images: Any) -> bytes:
     if isinstance(images, np.ndarray):
         return hashlib.sha256(f"{images.shape}".encode() + np.ascontiguousarray(images).tobytes()).digest()
     return images.digest()
+
+
+def require_tuples(tuples: object) -> None:
+    """Raise UwmError if `tuples` are nothing like Tuples, most often the name of some."""
+    if not hasattr(tuples, "fingerprint"):
+        raise UwmError(f"The tuples are {tuples!r}: load them by their name with load_tuples.")
