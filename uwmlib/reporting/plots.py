@@ -71,6 +71,7 @@ def style() -> AbstractContextManager[None]:
         "axes.spines.right": False,
         "hatch.linewidth": 0.6,
         "mathtext.default": "regular",
+        "axes.prop_cycle": mpl.cycler(color=[look.colour for look in (*list(METHODS.values())[1:], *OTHERS)]),
     }
     # A notebook's backend switches interactive mode on when it is first used. Were that inside the context, its end
     # would switch it off again, and no later figure would be shown.
