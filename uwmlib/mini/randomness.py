@@ -32,6 +32,7 @@ class Columns:
         generator.advance(start * MAX_COLUMNS // 4)  # a Philox step yields four words
         self._raw = generator.random_raw(n * MAX_COLUMNS).reshape(n, MAX_COLUMNS)
         self._used = 0
+        self.n = n
 
     def _next(self) -> np.ndarray:
         column = self._raw[:, self._used]

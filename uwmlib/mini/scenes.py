@@ -62,7 +62,6 @@ def with_size(scenes: Scenes, size: np.ndarray | int) -> Scenes:
 
 def draw_scenes(columns: Columns) -> Scenes:
     """Draw scenes with a main shape, three in four with a second one, none with a hazard."""
-    n = len(columns._raw)
     size = columns.choice(len(SIZES))
     low, high = np.array(RADII)[size].T
     shape2 = np.where(columns.chance(0.75), columns.choice(len(SHAPES)), NONE)
@@ -74,8 +73,8 @@ def draw_scenes(columns: Columns) -> Scenes:
         background=columns.choice(len(BACKGROUNDS)),
         shape2=shape2,
         color2=columns.choice(len(COLORS)),
-        hazard=np.full(n, NONE),
-        style=np.zeros(n, dtype=np.int64),
+        hazard=np.full(columns.n, NONE),
+        style=np.zeros(columns.n, dtype=np.int64),
         radius=low + columns.choice(6) % (high - low + 1),
         **draw_rendering(columns),
     )
