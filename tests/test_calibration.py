@@ -361,6 +361,9 @@ def test_progress_goes_to_stderr(capsys):
 
 
 def test_names_in_place_of_what_they_name_are_refused():
-    for vlm, tuples, words in (("mini-ViT-L-14", None, "load_model"), (tiny_clip(), "mini-visu", "load_tuples")):
+    for vlm, tuples, words in (
+        ("mini-ViT-L-14", None, "load_model"),
+        (tiny_clip(), "mini-visu", "load_tuples"),
+    ):
         with pytest.raises(UwmError, match=words):
             score(vlm, tuples, progress=False)

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uwmlib.cache import Cache
     from uwmlib.editing import Scores, WeightEdit, gradient_scores, score
     from uwmlib.errors import UwmError
     from uwmlib.evaluation import Evaluation, embed_tuples, evaluate
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Evaluation": "uwmlib.evaluation", "Scores": "uwmlib.editing", "Tuples": "uwmlib.tuples",
+    "Cache": "uwmlib.cache", "Evaluation": "uwmlib.evaluation", "Scores": "uwmlib.editing", "Tuples": "uwmlib.tuples",
     "UwmError": "uwmlib.errors", "Vlm": "uwmlib.models", "WeightEdit": "uwmlib.editing",
     "compare": "uwmlib.metrics", "embed_tuples": "uwmlib.evaluation", "evaluate": "uwmlib.evaluation",
     "gradient_scores": "uwmlib.editing", "load_model": "uwmlib.models", "load_tuples": "uwmlib.tuples",
@@ -31,6 +32,7 @@ _HOMES = {
 }  # fmt: skip
 
 __all__ = [
+    "Cache",
     "Evaluation",
     "Scores",
     "Tuples",

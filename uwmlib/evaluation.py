@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from uwmlib.editing.options import as_list
+from uwmlib.cache import Cache, code_hash
 from uwmlib.errors import UwmError
+from uwmlib.files import sha256_of_tensors
 from uwmlib.metrics import (
     Accuracy,
     Retrieval,
@@ -24,7 +25,8 @@ from uwmlib.metrics import (
 )
 from uwmlib.mini.zero_shot_sets import ZeroShotSet
 from uwmlib.models.vlm import Vlm, require_vlm
-from uwmlib.tuples.tuples import Tuples, require_tuples
+from uwmlib.options import as_list, check_batch_size
+from uwmlib.tuples.tuples import Tuples, image_digest, require_tuples
 
 DIRECTIONS = ("ts_vs", "vs_ts", "tu_vus", "vu_tus")
 
@@ -93,8 +95,9 @@ class Evaluation:
         return "\n".join(lines)
 
 
-@torch.inference_mode()
-def embed_images(vlm: Vlm, images: Any, *, batch_size: int = 128, progress: bool = False) -> torch.Tensor:
+def embed_images(
+    vlm: Vlm, images: Any, *, batch_size: int = 128, progress: bool = False, cache: Cache | None = None
+) -> torch.Tensor:
     """Embed images batch by batch.
 
     Parameters
@@ -102,35 +105,75 @@ def embed_images(vlm: Vlm, images: Any, *, batch_size: int = 128, progress: bool
     vlm : Vlm
     images : uint8 array [N, H, W, 3] or ImageFiles
         Opened and preprocessed one batch at a time.
+    cache : Cache, optional
+        Where to look for the embeddings first; they are kept there for the next time.
 
     Returns
     -------
     Tensor, shape [N, D], float32 on the CPU, unit norm
     """
-    starts = _starts(len(images), batch_size, desc="images", progress=progress)
-    parts = [vlm.encode_image(vlm.preprocess(images[s : s + batch_size])).float().cpu() for s in starts]
-    return torch.cat(parts)
+
+    def encode(start: int) -> torch.Tensor:
+        return vlm.encode_image(vlm.preprocess(images[start : start + batch_size]))
+
+    def make() -> torch.Tensor:
+        return _in_batches(encode, len(images), batch_size, desc="images", progress=progress)
+
+    if cache is None:
+        return make()
+    pixels = [vlm.pixels.size, vlm.pixels.mean, vlm.pixels.std]
+    facts = _identity(vlm, "vision") | {"images": image_digest(images).hex(), "pixels": pixels}
+    return cache.tensors(facts, lambda: {"embeddings": make()})["embeddings"]
+
+
+def embed_texts(
+    vlm: Vlm,
+    texts: Sequence[str],
+    *,
+    batch_size: int = 256,
+    progress: bool = False,
+    cache: Cache | None = None,
+) -> torch.Tensor:
+    """Embed texts batch by batch, or find them in `cache`; returns [N, D], float32 on the CPU, unit norm."""
+
+    def encode(start: int) -> torch.Tensor:
+        return vlm.encode_text(vlm.tokenize(list(texts[start : start + batch_size])))
+
+    def make() -> torch.Tensor:
+        return _in_batches(encode, len(texts), batch_size, desc="texts", progress=progress)
+
+    if cache is None:
+        return make()
+    tokens = vlm.tokenize(list(texts))
+    facts = _identity(vlm, "text") | {"tokens": sha256_of_tensors({"ids": tokens})}
+    return cache.tensors(facts, lambda: {"embeddings": make()})["embeddings"]
+
+
+def _identity(vlm: Vlm, encoder: str) -> dict[str, str]:
+    """Return what an embedding depends on apart from its input: the encoder as it is now, and our code."""
+    return {
+        "encoder": vlm.encoder_hash(encoder), "side": encoder, "model": vlm.name, "backend": vlm.backend,
+        "device": vlm.device.type, "dtype": str(vlm.dtype), "code": code_hash("models", "evaluation.py"),
+    }  # fmt: skip
 
 
 @torch.inference_mode()
-def embed_texts(
-    vlm: Vlm, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False
+def _in_batches(
+    encode: Callable[[int], torch.Tensor], n: int, batch_size: int, *, desc: str, progress: bool
 ) -> torch.Tensor:
-    """Embed texts batch by batch; returns [N, D], float32 on the CPU, unit norm."""
-    starts = _starts(len(texts), batch_size, desc="texts", progress=progress)
-    parts = [vlm.encode_text(vlm.tokenize(list(texts[s : s + batch_size]))).float().cpu() for s in starts]
-    return torch.cat(parts)
-
-
-def _starts(n: int, batch_size: int, *, desc: str, progress: bool) -> Iterable[int]:
-    """Return the first row of every batch, with a progress bar."""
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise UwmError(f"batch_size is {batch_size!r}: give a whole number of at least 1.")
-    return tqdm(range(0, n, batch_size), disable=not progress, desc=desc, leave=False)
+    """Encode from every batch's first row on; rows come back as float32 on the CPU."""
+    check_batch_size(batch_size)
+    starts = tqdm(range(0, n, batch_size), disable=not progress, desc=desc, leave=False)
+    return torch.cat([encode(start).float().cpu() for start in starts])
 
 
 def embed_tuples(
-    vlm: Vlm, tuples: Tuples, *, batch_size: int = 128, progress: bool = False
+    vlm: Vlm,
+    tuples: Tuples,
+    *,
+    batch_size: int = 128,
+    progress: bool = False,
+    cache: Cache | None = None,
 ) -> dict[str, torch.Tensor]:
     """Embed the four parts of every tuple.
 
@@ -139,20 +182,20 @@ def embed_tuples(
     dict
         `safe_text`, `unsafe_text`, `safe_image`, `unsafe_image`: each [N, D]; made for `safeground(**...)`.
     """
-    texts = {f"{side}_text": getattr(tuples, f"{side}_texts") for side in ("safe", "unsafe")}
-    images = {f"{side}_image": getattr(tuples, f"{side}_images") for side in ("safe", "unsafe")}
-    embedded = {
-        key: embed_texts(vlm, part, batch_size=batch_size, progress=progress) for key, part in texts.items()
-    }
-    return embedded | {
-        key: embed_images(vlm, part, batch_size=batch_size, progress=progress) for key, part in images.items()
-    }
+    options = {"batch_size": batch_size, "progress": progress, "cache": cache}
+    parts = {}
+    for side in ("safe", "unsafe"):
+        parts[f"{side}_text"] = embed_texts(vlm, getattr(tuples, f"{side}_texts"), **options)
+        parts[f"{side}_image"] = embed_images(vlm, getattr(tuples, f"{side}_images"), **options)
+    return parts
 
 
-def evaluate_zero_shot(vlm: Vlm, data: ZeroShotSet, *, batch_size: int = 128) -> Accuracy:
+def evaluate_zero_shot(
+    vlm: Vlm, data: ZeroShotSet, *, batch_size: int = 128, cache: Cache | None = None
+) -> Accuracy:
     """Measure zero-shot accuracy on one set: one prompt a class, no ensemble, as the paper does."""
-    classes = embed_texts(vlm, data.prompts, batch_size=batch_size)
-    predicted = classify(embed_images(vlm, data.images, batch_size=batch_size), classes)
+    classes = embed_texts(vlm, data.prompts, batch_size=batch_size, cache=cache)
+    predicted = classify(embed_images(vlm, data.images, batch_size=batch_size, cache=cache), classes)
     return accuracy(predicted, torch.from_numpy(np.asarray(data.labels)))
 
 
@@ -163,6 +206,7 @@ def evaluate(
     zero_shot: Iterable[ZeroShotSet] = (),
     batch_size: int = 128,
     progress: bool = False,
+    cache: Cache | None = None,
 ) -> Evaluation:
     """Measure a model, with whatever edit is applied to it at the moment.
 
@@ -175,6 +219,8 @@ def evaluate(
     batch_size : int
     progress : bool
         Show progress bars.
+    cache : Cache, optional
+        Where embeddings are kept. An encoder that the applied edit leaves alone is not embedded again.
 
     Returns
     -------
@@ -187,13 +233,15 @@ def evaluate(
     """
     sets = as_list(zero_shot)
     _check_loaded(vlm, tuples, sets)
-    parts = embed_tuples(vlm, tuples, batch_size=batch_size, progress=progress)
+    parts = embed_tuples(vlm, tuples, batch_size=batch_size, progress=progress, cache=cache)
     return Evaluation(
         model=vlm.name,
         data=tuples.name,
         safeground=safeground(**parts),
         retrieval=retrieval(**parts),
-        zero_shot={data.name: evaluate_zero_shot(vlm, data, batch_size=batch_size) for data in sets},
+        zero_shot={
+            data.name: evaluate_zero_shot(vlm, data, batch_size=batch_size, cache=cache) for data in sets
+        },
     )
 
 

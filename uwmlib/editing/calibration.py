@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -13,13 +12,14 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from uwmlib.editing import saliency
+from uwmlib.cache import Cache, code_hash
 from uwmlib.editing.saliency import PairSums, token_statistics
 from uwmlib.editing.scores import Scores, read_scores
 from uwmlib.editing.weight_edit import parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.models.sites import Site
 from uwmlib.models.vlm import Vlm, require_vlm
+from uwmlib.options import ENCODERS, check_batch_size
 from uwmlib.tuples.tuples import Tuples, require_tuples
 
 
@@ -33,6 +33,7 @@ def score(
     save_to: str | os.PathLike | None = None,
     save_every: float = 30.0,
     progress: bool = True,
+    cache: Cache | None = None,
 ) -> Scores:
     """Score weights by what unsafe and safe inputs send through them (Eq. 8-10).
 
@@ -57,6 +58,9 @@ def score(
         Seconds between writes. They are put off further where writing would take over 5% of the time.
     progress : bool
         Show a progress bar on stderr.
+    cache : Cache, optional
+        Where the sums of every kind of site are looked for and kept: one pass over what is missing serves every
+        later call. An unfinished pass is kept there too, and goes on.
 
     Returns
     -------
@@ -70,9 +74,11 @@ def score(
     """
     require_vlm(vlm)
     require_tuples(tuples)
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise UwmError(f"batch_size is {batch_size!r}: give a whole number of at least 1.")
+    check_batch_size(batch_size)
     sites = tuple(vlm.sites(text=text, vision=vision))
+    if cache is not None and save_to is None:
+        options = {"batch_size": batch_size, "save_every": save_every, "progress": progress}
+        return _score_through(cache, vlm, tuples, sites, **options)
     scores = _start(vlm, sites, _provenance(vlm, tuples), save_to)
     magnitudes = {} if scores.complete else {site: vlm.weight(site).detach().abs().float() for site in sites}
     due = time.monotonic() + save_every
@@ -89,14 +95,42 @@ def score(
     return scores
 
 
+def _score_through(cache: Cache, vlm: Vlm, tuples: Tuples, sites: tuple[Site, ...], **options: Any) -> Scores:
+    """Take the sums of each kind of site from the cache, and make one pass over all that it lacks."""
+    provenance = _provenance(vlm, tuples)
+    groups: dict[tuple[str, str], list[Site]] = {}
+    for site in sites:
+        groups.setdefault((site.encoder, site.kind), []).append(site)
+    paths = {group: cache.path(provenance | {"scores": group}) for group in groups}
+    missing = [group for group, path in paths.items() if not path.is_file()]
+    cache.hits, cache.misses = cache.hits + len(groups) - len(missing), cache.misses + len(missing)
+    if missing:
+        kinds = {encoder: [kind for side, kind in missing if side == encoder] for encoder in ENCODERS}
+        unfinished = cache.path(provenance | {"unfinished": missing})
+        whole = score(vlm, tuples, **kinds, **options, save_to=unfinished)
+        for group in missing:
+            _part(whole, groups[group]).save(paths[group])
+        unfinished.unlink()
+    kept = [read_scores(path, vlm) for path in paths.values()]
+    sums = {name: part for scores in kept for name, part in scores.sums.items()}
+    hashes = {name: part for scores in kept for name, part in scores.base_hashes.items()}
+    return Scores(vlm, sites, sums, len(tuples), hashes, provenance)
+
+
+def _part(scores: Scores, sites: Sequence[Site]) -> Scores:
+    """Return a finished pass reduced to some of its sites."""
+    sums = {site.name: scores.sums[site.name] for site in sites}
+    hashes = {site.parameter: scores.base_hashes[site.parameter] for site in sites}
+    return dataclasses.replace(scores, sites=tuple(sites), sums=sums, base_hashes=hashes)
+
+
 def _provenance(vlm: Vlm, tuples: Tuples) -> dict[str, Any]:
     """Everything that the sums depend on apart from the sites; rounding alone depends on the batch size."""
-    code = Path(saliency.__file__).read_bytes() + Path(__file__).read_bytes()
     return {
         "weights": vlm.weights_hash(),
         "tuples": tuples.fingerprint,
         "n_tuples": len(tuples),
-        "code": hashlib.sha256(code).hexdigest(),
+        "code": code_hash("models", "editing/saliency.py", "editing/calibration.py"),
     }
 
 

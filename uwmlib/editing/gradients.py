@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from uwmlib.editing.options import known, numbers, per_encoder
 from uwmlib.editing.scores import choose_sites
 from uwmlib.editing.weight_edit import WeightEdit, parameter_hash, require_base
 from uwmlib.errors import UwmError
 from uwmlib.models.sites import Site
 from uwmlib.models.vlm import Vlm
+from uwmlib.options import check_batch_size, known, numbers, per_encoder
 
 if TYPE_CHECKING:
     from uwmlib.tuples import Tuples
@@ -214,8 +214,8 @@ def gradient_scores(
     known(loss, LOSSES, "loss")
     known(reading, READINGS, "reading")
     sizes = per_encoder(batch_size, "batch_size")
-    if any(not isinstance(size, int) or size < 1 for size in sizes.values()):
-        raise UwmError(f"batch_size is {batch_size!r}: give a whole number of at least 1.")
+    for size in sizes.values():
+        check_batch_size(size)
     sites = tuple(vlm.sites(text=text, vision=vision))
     base_hashes = {site.parameter: parameter_hash(vlm, site.parameter) for site in sites}
     sums = {site.name: torch.zeros_like(vlm.weight(site).detach(), dtype=torch.float32) for site in sites}

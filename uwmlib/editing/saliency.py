@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from uwmlib.editing.options import known
 from uwmlib.errors import UwmError
+from uwmlib.options import known
 
 VARIANTS = ("released", "paper", "unsafe-only", "difference")
 

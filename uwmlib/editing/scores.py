@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from uwmlib.editing.options import ENCODERS, as_list, known, numbers
 from uwmlib.editing.saliency import VARIANTS, PairSums, combine
 from uwmlib.editing.weight_edit import WeightEdit, require_base
 from uwmlib.errors import UwmError
 from uwmlib.files import load_tensors, save_tensors
 from uwmlib.models.sites import KINDS, Site
 from uwmlib.models.vlm import Vlm
+from uwmlib.options import ENCODERS, as_list, known, numbers
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from uwmlib.editing.options import known, number
 from uwmlib.errors import UwmError
+from uwmlib.options import known, number
 
 RULES = ("adaptive", "fixed")
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from uwmlib.editing.options import known, number, per_encoder
 from uwmlib.editing.selection import RULES, select
 from uwmlib.errors import UwmError
 from uwmlib.files import atomic_path, load_tensors, save_tensors, sha256_of_tensors
 from uwmlib.models.sites import Site
 from uwmlib.models.vlm import Vlm
+from uwmlib.options import known, number, per_encoder
 
 FORMAT_VERSION = 1
 # A gap of 65535 or more is written as this code (move on, emit nothing) and the rest.

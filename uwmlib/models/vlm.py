@@ -15,7 +15,7 @@ from uwmlib.errors import UwmError
 from uwmlib.files import sha256_of_tensors
 from uwmlib.models.capture import Observe, capture
 from uwmlib.models.pixels import Pixels
-from uwmlib.models.sites import Site, as_kinds, find_sites, weight_of
+from uwmlib.models.sites import Site, as_kinds, find_blocks, find_sites, weight_of
 from uwmlib.models.tokens import require_tokens
 
 
@@ -77,6 +77,20 @@ class Vlm:
     def weights_hash(self) -> str:
         """Return the SHA-256 (64 hex digits) over all parameters and persistent buffers as they are now."""
         return sha256_of_tensors(self.model.state_dict())
+
+    def encoder_hash(self, encoder: str) -> str:
+        """Return the SHA-256 over everything but the other encoder's blocks.
+
+        Two models whose hashes agree embed alike on that side: an edit of the text encoder leaves the hash of
+        "vision" as it was. Shared and further parameters count on both sides.
+
+        Parameters
+        ----------
+        encoder : "text" or "vision"
+        """
+        other, _ = find_blocks(self.model, "vision" if encoder == "text" else "text")
+        tensors = self.model.state_dict()
+        return sha256_of_tensors({key: tensors[key] for key in tensors if not key.startswith(f"{other}.")})
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         """Turn captions into token ids.

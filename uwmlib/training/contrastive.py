@@ -1,4 +1,4 @@
-"""Contrastive pre-training of a mini CLIP on web-like pairs."""
+"""Pre-training of the mini models on web-like pairs, each by the loss of its family."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from uwmlib.mini.tokenizer import MiniTokenizer
 from uwmlib.mini.web import web_batch
+from uwmlib.models import Vlm
 
 
 def symmetric_infonce(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
@@ -31,14 +31,54 @@ def normalised_pixels(pictures: torch.Tensor) -> torch.Tensor:
     return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def web_loss(model: torch.nn.Module, *, batch_size: int, seed: int) -> Callable[[int], torch.Tensor]:
-    """Return the function from step number to CLIP's loss on that step's web batch."""
-    tokenizer = MiniTokenizer()
+def pairwise_sigmoid(
+    images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor | float, bias: torch.Tensor | float
+) -> torch.Tensor:
+    """Return SigLIP's loss: every one of the B x B pairs is a yes-or-no question; summed, divided by B.
+
+    Parameters
+    ----------
+    images, texts : Tensor, shape [B, D]
+        Unit-norm embeddings; row i of one belongs to row i of the other.
+    scale, bias : Tensor or float
+        Logit = scale * cosine + bias.
+    """
+    logits = scale * images @ texts.T + bias  # [B, D] x [D, B] -> [B, B]
+    signs = 2 * torch.eye(len(logits), device=logits.device) - 1
+    return -F.logsigmoid(signs * logits).sum() / len(logits)
+
+
+def web_loss(vlm: Vlm, *, batch_size: int, seed: int) -> Callable[[int], torch.Tensor]:
+    """Return the function from step number to the model's own pre-training loss on that step's web batch.
+
+    CLIP is trained by the symmetric cross-entropy, SigLIP by its sigmoid loss, CoCa by the cross-entropy and
+    twice its captioning loss (the weights of open_clip's recipe).
+    """
+    loss = _LOSSES.get(type(vlm.model).__name__, _clip_loss)
 
     def loss_at(step: int) -> torch.Tensor:
         pictures, texts = web_batch(step, batch_size=batch_size, seed=seed)
-        images = model.encode_image(normalised_pixels(torch.from_numpy(pictures)), normalize=True)
-        captions = model.encode_text(tokenizer(texts), normalize=True)
-        return symmetric_infonce(images, captions, model.logit_scale.exp().clamp(max=100))
+        return loss(vlm, normalised_pixels(torch.from_numpy(pictures)), vlm.tokenize(texts))
 
     return loss_at
+
+
+def _clip_loss(vlm: Vlm, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    scale = vlm.model.logit_scale.exp().clamp(max=100)
+    return symmetric_infonce(vlm.encode_image(pixels), vlm.encode_text(tokens), scale)
+
+
+def _siglip_loss(vlm: Vlm, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    scale, bias = vlm.model.logit_scale.exp(), vlm.model.logit_bias
+    return pairwise_sigmoid(vlm.encode_image(pixels), vlm.encode_text(tokens), scale, bias)
+
+
+def _coca_loss(vlm: Vlm, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    found = vlm.model(pixels, tokens)
+    logits, labels = found["logits"], found["labels"]  # [B, L - 1, V], [B, L - 1]
+    caption = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=vlm.model.pad_id)
+    scale = found["logit_scale"].clamp(max=100)
+    return symmetric_infonce(found["image_features"], found["text_features"], scale) + 2 * caption
+
+
+_LOSSES = {"SiglipModel": _siglip_loss, "CoCa": _coca_loss}

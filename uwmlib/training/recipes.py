@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from uwmlib.errors import UwmError
 from uwmlib.files import atomic_path, sha256_of_file, write_json
-from uwmlib.models.mini import WEIGHTS, bare_clip
+from uwmlib.models.mini import WEIGHTS, wrap_mini
+from uwmlib.models.mini_architectures import bare_model
 from uwmlib.training.allocator import keep_freed_memory
 from uwmlib.training.contrastive import web_loss
 from uwmlib.training.optimisation import optimise
@@ -21,6 +22,10 @@ from uwmlib.tuples import load_tuples
 
 RECIPES: dict[str, dict[str, Any]] = {
     "mini-ViT-L-14": {"steps": 3800, "batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.05},
+    "mini-ViT-B-32": {"steps": 2600, "batch_size": 128, "learning_rate": 1.5e-3, "weight_decay": 0.05},
+    "mini-CoCa": {"steps": 2600, "batch_size": 128, "learning_rate": 1.5e-3, "weight_decay": 0.05},
+    "mini-SigLIP": {"steps": 2600, "batch_size": 128, "learning_rate": 1.5e-3, "weight_decay": 0.05},
+    "mini-ViT-B-16": {"steps": 2600, "batch_size": 128, "learning_rate": 1.5e-3, "weight_decay": 0.05},
     "mini-Safe-CLIP": {
         "steps": 150, "batch_size": 128, "learning_rate": 1e-4, "weight_decay": 0.0, "base": "mini-ViT-L-14",
     },
@@ -79,9 +84,10 @@ def train(
 
 def _start(recipe: dict[str, Any], folder: Path) -> tuple[torch.nn.Module, Any]:
     """Return the untrained model of a recipe and its loss function."""
-    model = bare_clip(recipe["seed"])
+    model = bare_model(recipe["name"], recipe["seed"])
     if "base" not in recipe:
-        return model, web_loss(model, batch_size=recipe["batch_size"], seed=recipe["seed"])
+        vlm = wrap_mini(model, name=recipe["name"])
+        return model, web_loss(vlm, batch_size=recipe["batch_size"], seed=recipe["seed"])
     own = folder / f"{recipe['base']}.safetensors"
     base = own if own.is_file() else WEIGHTS / own.name
     recipe["base_sha256"] = sha256_of_file(base)

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -82,7 +81,7 @@ class Tuples:
         for part in PARTS[2:]:
             digest.update("\0".join([part, *getattr(self, part)]).encode())
         for images in (self.safe_images, self.unsafe_images):
-            digest.update(_image_digest(images))
+            digest.update(image_digest(images))
         return digest.hexdigest()
 
 
@@ -90,7 +89,8 @@ def _take(images: np.ndarray | ImageFiles, index: np.ndarray) -> np.ndarray | Im
     return images[index] if isinstance(images, np.ndarray) else images.take(index)
 
 
-def _image_digest(images: Any) -> bytes:
+def image_digest(images: np.ndarray | ImageFiles) -> bytes:
+    """Return a SHA-256 over the contents of images."""
     if isinstance(images, np.ndarray):
         return hashlib.sha256(f"{images.shape}".encode() + np.ascontiguousarray(images).tobytes()).digest()
     return images.digest()

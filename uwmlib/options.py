@@ -37,6 +37,12 @@ def number(value: Any, what: str) -> float:
     raise UwmError(f"{what} is {value!r}: give a number.")
 
 
+def check_batch_size(value: Any) -> None:
+    """Raise UwmError unless `value` is a whole number of at least 1."""
+    if not isinstance(value, int) or value < 1:
+        raise UwmError(f"batch_size is {value!r}: give a whole number of at least 1.")
+
+
 def numbers(value: Any, what: str) -> float | dict[str, float]:
     """Return one number, or a mapping of encoder to number, as plain floats."""
     if isinstance(value, Mapping):
