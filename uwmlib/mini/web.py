@@ -26,7 +26,9 @@ BACKGROUND_CAPTIONS = (
 )  # fmt: skip
 
 
-def web_batch(step: int, *, batch_size: int, seed: int) -> tuple[np.ndarray, list[str]]:
+def web_batch(
+    step: int, *, batch_size: int, seed: int, hazard_mention: float = HAZARD_MENTION
+) -> tuple[np.ndarray, list[str]]:
     """Return training batch number `step`: the same pairs for the same seed, whatever came before.
 
     Every second batch shares one background and two colours, so that its pairs can only be told apart by shape,
@@ -49,7 +51,7 @@ def web_batch(step: int, *, batch_size: int, seed: int) -> tuple[np.ndarray, lis
         scenes = scenes.having(
             background=pick.choice(len(BACKGROUNDS))[0], color=np.where(columns.chance(0.5), first, second)
         )
-    texts = captions(scenes, draw_mentions(columns, attribute=ATTRIBUTE_MENTION, hazard=HAZARD_MENTION))
+    texts = captions(scenes, draw_mentions(columns, attribute=ATTRIBUTE_MENTION, hazard=hazard_mention))
     empty = kind < BACKGROUND_ONLY_SHARE
     scenes = scenes.having(
         **{name: np.where(empty, NONE, getattr(scenes, name)) for name in ("shape", "shape2", "hazard")}

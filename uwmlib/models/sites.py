@@ -15,10 +15,17 @@ KINDS = ("fc1", "fc2", "value", "out")
 ENCODERS = ("text", "vision")
 
 # Where the blocks of each encoder stand: open_clip's CLIP, its CustomTextCLIP and CoCa, timm towers,
-# transformers. CoCa's text decoder and the pooling heads are no part of the encoders and stay out.
+# transformers, and LLaVA's vision tower in two versions of it. CoCa's text decoder and the pooling heads are
+# no part of the encoders and stay out.
 _STACKS = {
     "text": ("transformer.resblocks", "text.transformer.resblocks", "text_model.encoder.layers"),
-    "vision": ("visual.transformer.resblocks", "visual.trunk.blocks", "vision_model.encoder.layers"),
+    "vision": (
+        "visual.transformer.resblocks",
+        "visual.trunk.blocks",
+        "vision_model.encoder.layers",
+        "model.vision_tower.encoder.layers",
+        "model.vision_tower.vision_model.encoder.layers",
+    ),
 }
 
 # The parameter of each kind inside a block: open_clip (both of its attentions), timm, transformers.
@@ -84,7 +91,7 @@ def find_sites(model: nn.Module, encoder: str, kinds: Sequence[str]) -> list[Sit
     Parameters
     ----------
     model : nn.Module
-        An open_clip CLIP, CustomTextCLIP or CoCa, or a transformers CLIPModel or SiglipModel.
+        An open_clip CLIP, CustomTextCLIP or CoCa, or a transformers CLIPModel, SiglipModel or LLaVA.
     encoder : "text" or "vision"
     kinds : sequence of str
         Out of `KINDS`; the order is kept inside each block.

@@ -14,7 +14,9 @@ from uwmlib.errors import UwmError
 from uwmlib.files import atomic_path, sha256_of_file, write_json
 from uwmlib.models.mini import WEIGHTS, wrap_mini
 from uwmlib.models.mini_architectures import bare_model
+from uwmlib.models.mini_llava import mini_llava, write_llava
 from uwmlib.training.allocator import keep_freed_memory
+from uwmlib.training.captioning import caption_loss
 from uwmlib.training.contrastive import web_loss
 from uwmlib.training.optimisation import optimise
 from uwmlib.training.safe_clip import safe_clip_loss
@@ -26,6 +28,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "mini-CoCa": {"steps": 2600, "batch_size": 128, "learning_rate": 1.5e-3, "weight_decay": 0.05},
     "mini-SigLIP": {"steps": 2600, "batch_size": 128, "learning_rate": 1.5e-3, "weight_decay": 0.05},
     "mini-ViT-B-16": {"steps": 2600, "batch_size": 128, "learning_rate": 1.5e-3, "weight_decay": 0.05},
+    "mini-LLaVA": {
+        "steps": 2500, "batch_size": 64, "learning_rate": 1.5e-3, "weight_decay": 0.05, "base": "mini-ViT-L-14",
+    },
     "mini-Safe-CLIP": {
         "steps": 150, "batch_size": 128, "learning_rate": 1e-4, "weight_decay": 0.0, "base": "mini-ViT-L-14",
     },
@@ -84,30 +89,36 @@ def train(
 
 def _start(recipe: dict[str, Any], folder: Path) -> tuple[torch.nn.Module, Any]:
     """Return the untrained model of a recipe and its loss function."""
-    model = bare_model(recipe["name"], recipe["seed"])
+    name, options = recipe["name"], {"batch_size": recipe["batch_size"], "seed": recipe["seed"]}
+    model = bare_model(recipe.get("base", name), recipe["seed"])
     if "base" not in recipe:
-        vlm = wrap_mini(model, name=recipe["name"])
-        return model, web_loss(vlm, batch_size=recipe["batch_size"], seed=recipe["seed"])
+        return model, web_loss(wrap_mini(model, name=name), **options)
     own = folder / f"{recipe['base']}.safetensors"
     base = own if own.is_file() else WEIGHTS / own.name
     recipe["base_sha256"] = sha256_of_file(base)
     model.load_state_dict(load_file(base))
-    tuples = load_tuples("mini-visu", split="train")
-    return model, safe_clip_loss(model, tuples, batch_size=recipe["batch_size"], seed=recipe["seed"])
+    if name == "mini-LLaVA":
+        llava = mini_llava(recipe["seed"], visual=model.visual)
+        return llava.model, caption_loss(llava, **options)
+    return model, safe_clip_loss(model, load_tuples("mini-visu", split="train"), **options)
 
 
 def _write(
     model: torch.nn.Module, folder: Path, *, recipe: dict[str, Any], curve: list, minutes: float
 ) -> Path:
     """Write weights and record; the checkpoint is of no further use and goes."""
-    path = folder / f"{recipe['name']}.safetensors"
-    with atomic_path(path) as temporary:
-        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary)
+    name = recipe["name"]
+    path = folder / (f"{name}/model.safetensors" if name == "mini-LLaVA" else f"{name}.safetensors")
+    if name == "mini-LLaVA":
+        write_llava(model, path.parent)
+    else:
+        with atomic_path(path) as temporary:
+            save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary)
     record = {
-        "file": path.name, "sha256": sha256_of_file(path), "recipe": recipe, "curve": curve,
+        "file": str(path.relative_to(folder)), "sha256": sha256_of_file(path), "recipe": recipe, "curve": curve,
         "minutes": round(minutes, 1), "threads": torch.get_num_threads(), "torch": torch.__version__,
         "parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip
-    write_json(folder / f"{recipe['name']}.json", record)
-    (folder / f"{recipe['name']}.checkpoint.safetensors").unlink(missing_ok=True)
+    write_json(folder / f"{name}.json", record)
+    (folder / f"{name}.checkpoint.safetensors").unlink(missing_ok=True)
     return path

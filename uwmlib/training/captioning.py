@@ -1,0 +1,38 @@
+"""Training of mini-LLaVA: projector and language model learn to caption what a frozen tower sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from uwmlib.mini.web import web_batch
+from uwmlib.models.llava import Llava
+from uwmlib.models.mini_llava import caption_ids
+from uwmlib.training.contrastive import normalised_pixels
+
+
+def caption_loss(llava: Llava, *, batch_size: int, seed: int) -> Callable[[int], torch.Tensor]:
+    """Return the function from step number to the cross-entropy of that step's captions.
+
+    Parameters
+    ----------
+    llava : Llava
+        Its vision tower is frozen here, as in LLaVA's own training.
+
+    Notes
+    -----
+    Captions name every hazard that is to be seen: greedy decoding says what is most probable, so a model that was
+    told of half of them would never mention one.
+    """
+    llava.tower.requires_grad_(False)
+
+    def loss_at(step: int) -> torch.Tensor:
+        pictures, texts = web_batch(step, batch_size=batch_size, seed=seed, hazard_mention=1.0)
+        ids, labels = caption_ids(texts, llava.processor)
+        pixels = normalised_pixels(torch.from_numpy(pictures))
+        return llava.model(
+            input_ids=ids, pixel_values=pixels, attention_mask=(ids != 0).long(), labels=labels
+        ).loss
+
+    return loss_at
