@@ -16,6 +16,7 @@ from torch import nn
 
 from uwmlib.errors import UwmError
 from uwmlib.models import open_clip_backend, transformers_backend
+from uwmlib.models.llava import Llava
 from uwmlib.models.vlm import Vlm
 from uwmlib.torchvision_shim import import_torchvision
 
@@ -26,7 +27,9 @@ HUB_NAMES = (
     "openai/clip-vit-large-patch14",
     "aimagelab/safeclip_vit-l_14",
     "google/siglip-so400m-patch14-384",
+    "llava-hf/llava-1.5-13b-hf",
 )
+_CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel", "llava": "LlavaForConditionalGeneration"}
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
 
@@ -36,6 +39,7 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     weights: str | PathLike | None = None,
+    vision_weights: str | PathLike | None = None,
 ) -> Vlm:
     """Load a vision-language model.
 
@@ -43,7 +47,7 @@ def load_model(
     ----------
     name : str
         "mini-..." is a small model shipped with this library. "open_clip:ViT-L-14" is an architecture of
-        open_clip. "hf:openai/clip-vit-large-patch14" or "hf:<folder>" is a CLIP or SigLIP of transformers.
+        open_clip. "hf:openai/clip-vit-large-patch14" or "hf:<folder>" is a CLIP, SigLIP or LLaVA of transformers.
     device : str or torch.device
     dtype : torch.dtype
         A floating type; every parameter gets it.
@@ -53,10 +57,14 @@ def load_model(
         the three must be given. For transformers also a folder or hub id, which then gives the weights while
         `name` gives tokenizer and image processor: Safe-CLIP is
         `load_model("hf:openai/clip-vit-large-patch14", weights="aimagelab/safeclip_vit-l_14")`.
+    vision_weights : str or path, optional
+        For LLaVA: folder or hub id of a CLIP whose vision tower replaces LLaVA's own, as the paper puts
+        Safe-CLIP's "aimagelab/safeclip_vit-l_14_336" into "hf:llava-hf/llava-1.5-13b-hf".
 
     Returns
     -------
     Vlm
+        A `Llava`, which also writes captions, where the name is one of a LLaVA.
 
     Raises
     ------
@@ -83,12 +91,16 @@ def load_model(
     weights = None if weights is None else fspath(weights)
     if weights is not None and weights.endswith(_PICKLES):
         raise UwmError(f"{weights} may hold pickled code and is not read: convert it to .safetensors first.")
+    if vision_weights is not None and prefix != "hf":
+        raise UwmError(f"{name} takes no vision_weights: they are for a LLaVA of transformers ('hf:...').")
     if name.startswith("mini-"):
         vlm = _load_mini(name, weights)
     elif prefix == "open_clip":
         vlm = _load_open_clip(name, rest, weights)
     elif prefix == "hf":
-        vlm = _load_transformers(name, rest, weights)
+        vlm = _load_transformers(name, rest, weights, dtype=dtype)
+        if vision_weights is not None:
+            _replace_tower(vlm, fspath(vision_weights))
     else:
         raise UwmError(f"There is no model {name!r}: names start with 'mini-', 'open_clip:' or 'hf:'.")
     vlm.model.to(device=device, dtype=dtype)
@@ -207,37 +219,73 @@ def _quiet_about_random_weights() -> Iterator[None]:
         root.removeFilter(keep)
 
 
-def _load_transformers(name: str, source: str, weights: str | None) -> Vlm:
+def _load_transformers(name: str, source: str, weights: str | None, *, dtype: torch.dtype) -> Vlm:
     import_torchvision()
-    from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel, SiglipModel
+    import transformers
 
     near = _nearest(source, HUB_NAMES)
-    config = _attempt(name, AutoConfig.from_pretrained, source, near=near)
-    classes = {"clip": CLIPModel, "siglip": SiglipModel}
-    if config.model_type not in classes:
-        raise UwmError(f"{name} is of type {config.model_type!r}, not clip or siglip{near}.")
-    model_class = classes[config.model_type]
+    config = _attempt(name, transformers.AutoConfig.from_pretrained, source, near=near)
+    if config.model_type not in _CLASSES:
+        raise UwmError(f"{name} is of type {config.model_type!r}, not {', '.join(_CLASSES)}{near}.")
+    model_class = getattr(transformers, _CLASSES[config.model_type])
     if weights == "random" or (weights or "").endswith(".safetensors"):
         model = model_class(config)
         if weights != "random":
             load_weights(model, weights)
     else:
+        model = _pretrained(name, model_class, weights or source, near=near, config=config, dtype=dtype)
+    # The torchvision processors resize differently; PIL's is the pipeline these models were published with.
+    if config.model_type == "llava":
+        processor = _attempt(
+            name, transformers.AutoProcessor.from_pretrained, source, backend="pil", near=near
+        )
+        return Llava(model, name=name, processor=processor)
+    load_processor = transformers.AutoImageProcessor.from_pretrained
+    processor = _attempt(name, load_processor, source, backend="pil", near=near)
+    tokenizer = _attempt(name, transformers.AutoTokenizer.from_pretrained, source, near=near)
+    return transformers_backend.wrap(model, name=name, tokenizer=tokenizer, image_processor=processor)
+
+
+def _pretrained(name: str, model_class: type, source: str, *, near: str = "", **options) -> nn.Module:
+    """Load a whole model from safetensors with the class's own loader; refuse one that lacks tensors."""
+    with _no_bars():
         model, report = _attempt(
             name,
             model_class.from_pretrained,
-            weights or source,
-            config=config,
+            source,
             use_safetensors=True,
             output_loading_info=True,
             near=near,
+            **options,
         )
-        if report["missing_keys"]:
-            absent = sorted(report["missing_keys"])[0]
-            raise UwmError(f"{weights or source} lacks {absent}: load the weights of a whole model.")
-    # The torchvision processors resize differently; PIL's is the pipeline these models were published with.
-    processor = _attempt(name, AutoImageProcessor.from_pretrained, source, backend="pil", near=near)
-    tokenizer = _attempt(name, AutoTokenizer.from_pretrained, source, near=near)
-    return transformers_backend.wrap(model, name=name, tokenizer=tokenizer, image_processor=processor)
+    if report["missing_keys"]:
+        absent = sorted(report["missing_keys"])[0]
+        raise UwmError(f"{source} lacks {absent}: load the weights of a whole model.")
+    return model
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Switch off the bar that transformers draws for every loaded tensor."""
+    from transformers.utils import logging as hf_logging
+
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
+
+
+def _replace_tower(vlm: Vlm, source: str) -> None:
+    """Put the vision tower of a CLIP into a LLaVA."""
+    from transformers import CLIPModel
+
+    if not isinstance(vlm, Llava):
+        raise UwmError(f"{vlm.name} takes no vision_weights: they are for a LLaVA.")
+    clip = _pretrained(source, CLIPModel, source)
+    vlm.replace_tower(clip.vision_model.state_dict())
 
 
 def _attempt(name: str, load, *args, near: str = "", **kwargs):

@@ -15,7 +15,9 @@ from uwmlib.files import sha256_of_file
 from uwmlib.manifests import manifest_path
 from uwmlib.mini.sprites import SIZE
 from uwmlib.mini.tokenizer import MiniSiglipTokenizer, MiniTokenizer
+from uwmlib.models.llava import Llava, tower_from_open_clip
 from uwmlib.models.mini_architectures import bare_model
+from uwmlib.models.mini_llava import bare_llava, mini_processor
 
 if TYPE_CHECKING:
     from uwmlib.models.vlm import Vlm
@@ -53,11 +55,31 @@ def wrap_mini(model: torch.nn.Module, *, name: str) -> Vlm:
 def build_mini(name: str) -> Vlm:
     """Load a shipped mini model after checking the hash of its weights.
 
+    An entry with "vision" has no weights of its own: it is its base, a LLaVA, with the vision tower of another.
+
     Raises
     ------
     UwmError
         If the weights file is missing or is not the one whose sha256 is on record.
     """
+    entry = mini_models()[name]
+    if "vision" in entry:
+        llava = build_mini(entry["base"])
+        llava.replace_tower(tower_from_open_clip(build_mini(entry["vision"]).model.visual))
+        llava.name = name
+        return llava
+    path = checked_weights(name)
+    if name == "mini-LLaVA":
+        model = bare_llava(seed=0)
+        model.load_state_dict(load_file(path))
+        return Llava(model, name=name, processor=mini_processor())
+    model = bare_model(name, seed=0)
+    model.load_state_dict(load_file(path))
+    return wrap_mini(model, name=name)
+
+
+def checked_weights(name: str) -> Path:
+    """Return the weights file of a shipped model, or raise UwmError if it is missing or not the one on record."""
     entry = mini_models()[name]
     path = WEIGHTS / entry["file"]
     if not path.is_file():
@@ -66,6 +88,4 @@ def build_mini(name: str) -> Vlm:
         )
     if sha256_of_file(path) != entry["sha256"]:
         raise UwmError(f"{path} is not the file on record for {name} (sha256 differs): install uwmlib again.")
-    model = bare_model(name, seed=0)
-    model.load_state_dict(load_file(path))
-    return wrap_mini(model, name=name)
+    return path
