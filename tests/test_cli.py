@@ -83,7 +83,7 @@ def test_info_shows_versions_and_places(folder):
 @pytest.fixture
 def own_pairs(tmp_path):
     """A manifest of six tuples of noise, and the weights of an untrained mini model."""
-    from uwmlib.models.mini import bare_clip
+    from uwmlib.models.mini_architectures import bare_model
 
     rng = np.random.default_rng(0)
     lines = []
@@ -94,7 +94,9 @@ def own_pairs(tmp_path):
             Image.fromarray(rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(tmp_path / record[side])
         lines.append(json.dumps(record))
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
-    weights = {name: tensor.contiguous() for name, tensor in bare_clip(seed=3).state_dict().items()}
+    weights = {
+        name: tensor.contiguous() for name, tensor in bare_model("mini-ViT-L-14", seed=3).state_dict().items()
+    }
     save_file(weights, tmp_path / "mini.safetensors")
     return tmp_path
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from uwmlib.errors import UwmError
-from uwmlib.models.mini import bare_clip
+from uwmlib.models.mini_architectures import bare_model
 from uwmlib.training import optimisation, train
 from uwmlib.training.contrastive import normalised_pixels, symmetric_infonce
 from uwmlib.training.optimisation import one_cycle, optimise
@@ -118,13 +118,13 @@ def test_eight_losses_vanish_or_not_by_their_definition():
 
 
 def test_reference_does_not_follow_the_student():
-    model = bare_clip(seed=0)
+    model = bare_model("mini-ViT-L-14", seed=0)
     loss_at = safe_clip_loss(model, load_tuples("mini-visu", split="train", n=64), batch_size=8, seed=0)
     before = loss_at(0).item()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    reference_at_start = bare_clip(seed=0)
+    reference_at_start = bare_model("mini-ViT-L-14", seed=0)
     fresh = safe_clip_loss(
         reference_at_start, load_tuples("mini-visu", split="train", n=64), batch_size=8, seed=0
     )

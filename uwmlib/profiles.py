@@ -11,6 +11,24 @@ from uwmlib.models import Vlm, load_model
 
 
 @dataclass(frozen=True)
+class Source:
+    """What `load_model` is to load; empty strings for what belongs to the name."""
+
+    name: str
+    weights: str = ""
+    vision_weights: str = ""
+
+    def load(self, device: str = "cpu") -> Vlm:
+        """Load the model."""
+        return load_model(
+            self.name,
+            weights=self.weights or None,
+            vision_weights=self.vision_weights or None,
+            device=device,
+        )
+
+
+@dataclass(frozen=True)
 class Profile:
     """Which models and data a notebook runs on.
 
@@ -26,6 +44,10 @@ class Profile:
         Name or manifest path for `load_tuples`.
     zero_shot : tuple of str
         Names for `zero_shot_set`; empty where this profile has no classification sets.
+    architectures : dict of str to Source
+        Row of Table 4 -> the model.
+    llavas : dict of str to Source
+        Row of Table 5 -> the captioning model.
     """
 
     name: str
@@ -33,26 +55,62 @@ class Profile:
     safe: str
     data: str
     zero_shot: tuple[str, ...]
+    architectures: dict[str, Source]
+    llavas: dict[str, Source]
     base_weights: str = ""
     safe_weights: str = ""
 
     def load_base(self, device: str = "cpu") -> Vlm:
         """Load the model to edit."""
-        return load_model(self.base, weights=self.base_weights or None, device=device)
+        return Source(self.base, self.base_weights).load(device)
 
     def load_safe(self, device: str = "cpu") -> Vlm:
         """Load its Safe-CLIP fine-tune."""
-        return load_model(self.safe, weights=self.safe_weights or None, device=device)
+        return Source(self.safe, self.safe_weights).load(device)
 
 
 PARTS = ("base", "base_weights", "safe", "safe_weights", "data")
 CLIP = "hf:openai/clip-vit-large-patch14"
+SAFE_CLIP = "aimagelab/safeclip_vit-l_14"
+LLAVA = "hf:llava-hf/llava-1.5-13b-hf"
 PROFILES = {
-    "mini": Profile("mini", base="mini-ViT-L-14", safe="mini-Safe-CLIP", data="mini-visu", zero_shot=NAMES),
+    "mini": Profile(
+        "mini",
+        base="mini-ViT-L-14",
+        safe="mini-Safe-CLIP",
+        data="mini-visu",
+        zero_shot=NAMES,
+        architectures={
+            "ViT-L14": Source("mini-ViT-L-14"),
+            "ViT-B16": Source("mini-ViT-B-16"),
+            "ViT-B32": Source("mini-ViT-B-32"),
+            "CoCa": Source("mini-CoCa"),
+            "SigLIP": Source("mini-SigLIP"),
+            "Safe-CLIP": Source("mini-Safe-CLIP"),
+        },
+        llavas={"LLaVA": Source("mini-LLaVA"), "LLaVA+Safe-CLIP": Source("mini-LLaVA-Safe-CLIP")},
+    ),
     # Safe-CLIP's weights go with OpenAI's tokenizer and preprocessing. The unsafe ViSU images are withheld by their
     # authors, so there is no default for the data.
     "paper": Profile(
-        "paper", base=CLIP, safe=CLIP, safe_weights="aimagelab/safeclip_vit-l_14", data="", zero_shot=()
+        "paper",
+        base=CLIP,
+        safe=CLIP,
+        safe_weights=SAFE_CLIP,
+        data="",
+        zero_shot=(),
+        architectures={
+            "ViT-L14": Source(CLIP),
+            "ViT-B16": Source("hf:openai/clip-vit-base-patch16"),
+            "ViT-B32": Source("hf:openai/clip-vit-base-patch32"),
+            "CoCa": Source("open_clip:coca_ViT-L-14", weights="mscoco_finetuned_laion2b_s13b_b90k"),
+            "SigLIP": Source("hf:google/siglip-so400m-patch14-384"),
+            "Safe-CLIP": Source(CLIP, weights=SAFE_CLIP),
+        },
+        llavas={
+            "LLaVA": Source(LLAVA),
+            "LLaVA+Safe-CLIP": Source(LLAVA, vision_weights=f"{SAFE_CLIP}_336"),
+        },
     ),
 }
 

@@ -102,19 +102,29 @@ def _score_through(cache: Cache, vlm: Vlm, tuples: Tuples, sites: tuple[Site, ..
     for site in sites:
         groups.setdefault((site.encoder, site.kind), []).append(site)
     paths = {group: cache.path(provenance | {"scores": group}) for group in groups}
-    missing = [group for group, path in paths.items() if not path.is_file()]
+    kept = {group: _kept(path, vlm) for group, path in paths.items()}
+    missing = [group for group, scores in kept.items() if scores is None]
     cache.hits, cache.misses = cache.hits + len(groups) - len(missing), cache.misses + len(missing)
     if missing:
         kinds = {encoder: [kind for side, kind in missing if side == encoder] for encoder in ENCODERS}
         unfinished = cache.path(provenance | {"unfinished": missing})
         whole = score(vlm, tuples, **kinds, **options, save_to=unfinished)
         for group in missing:
-            _part(whole, groups[group]).save(paths[group])
+            kept[group] = _part(whole, groups[group])
+            kept[group].save(paths[group])
         unfinished.unlink()
-    kept = [read_scores(path, vlm) for path in paths.values()]
-    sums = {name: part for scores in kept for name, part in scores.sums.items()}
-    hashes = {name: part for scores in kept for name, part in scores.base_hashes.items()}
+    sums = {name: part for scores in kept.values() for name, part in scores.sums.items()}
+    hashes = {name: part for scores in kept.values() for name, part in scores.base_hashes.items()}
     return Scores(vlm, sites, sums, len(tuples), hashes, provenance)
+
+
+def _kept(path: Path, vlm: Vlm) -> Scores | None:
+    """Read a pass from the cache; None if there is none, or a damaged one, which is removed."""
+    try:
+        return read_scores(path, vlm) if path.is_file() else None
+    except UwmError:
+        path.unlink(missing_ok=True)
+        return None
 
 
 def _part(scores: Scores, sites: Sequence[Site]) -> Scores:
