@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
+from uwmlib.cache import Cache, code_hash
 from uwmlib.editing.scores import choose_sites
 from uwmlib.editing.weight_edit import WeightEdit, parameter_hash, require_base
 from uwmlib.errors import UwmError
@@ -178,6 +179,7 @@ def gradient_scores(
     vision: str | Sequence[str] | None = "fc2",
     batch_size: int | Mapping[str, int] = 64,
     progress: bool = True,
+    cache: Cache | None = None,
 ) -> GradientScores:
     """Rank weights by the mean over batches of |gradient of the loss|, one encoder at a time.
 
@@ -200,6 +202,8 @@ def gradient_scores(
         short last batch weighs as much as a full one.
     progress : bool
         Show a progress bar on stderr.
+    cache : Cache, optional
+        Where the gradients of the same pass are looked for and kept.
 
     Returns
     -------
@@ -218,6 +222,27 @@ def gradient_scores(
         check_batch_size(size)
     sites = tuple(vlm.sites(text=text, vision=vision))
     base_hashes = {site.parameter: parameter_hash(vlm, site.parameter) for site in sites}
+
+    def make() -> dict[str, torch.Tensor]:
+        return _sums(vlm, tuples, sites, loss=loss, reading=reading, sizes=sizes, progress=progress)
+
+    if cache is None:
+        sums = make()
+    else:
+        facts = {
+            "gradients": loss, "reading": reading, "sizes": sizes, "sites": [site.name for site in sites],
+            "weights": vlm.weights_hash(), "tuples": tuples.fingerprint,
+            "code": code_hash("models", "editing/gradients.py"),
+        }  # fmt: skip
+        sums = {name: part.to(vlm.device) for name, part in cache.tensors(facts, make).items()}
+    return GradientScores(vlm, sites, sums, loss, reading, len(tuples), base_hashes, tuples.fingerprint)
+
+
+def _sums(
+    vlm: Vlm, tuples: Tuples, sites: Sequence[Site], *, loss: str, reading: str, sizes: Mapping[str, int],
+    progress: bool,
+) -> dict[str, torch.Tensor]:  # fmt: skip
+    """Return the mean |gradient| of every site, by its name."""
     sums = {site.name: torch.zeros_like(vlm.weight(site).detach(), dtype=torch.float32) for site in sites}
     encoders = list(dict.fromkeys(site.encoder for site in sites))
     with tqdm(total=len(tuples) * len(encoders), desc=loss, unit="tuple", disable=not progress) as bar:
@@ -229,7 +254,7 @@ def gradient_scores(
                     sums[site.name] += gradient.abs().float() * (len(batch) / len(tuples))
                 bar.update(len(batch))
     _check_gradients(sums)
-    return GradientScores(vlm, sites, sums, loss, reading, len(tuples), base_hashes, tuples.fingerprint)
+    return sums
 
 
 def _gradients(

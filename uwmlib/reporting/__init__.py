@@ -4,9 +4,10 @@ from uwmlib.reporting.conclusion import conclude, record
 from uwmlib.reporting.measured import SIGNAL_KEYS, Measured, measured
 from uwmlib.reporting.references import check_references, update_references
 from uwmlib.reporting.results import flatten, load_results, save_results
-from uwmlib.reporting.tables import Table, paper_beside_ours
+from uwmlib.reporting.tables import LABELS, Table, paper_beside_ours
 
 __all__ = [
+    "LABELS",
     "SIGNAL_KEYS",
     "Measured",
     "Table",
