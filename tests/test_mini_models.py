@@ -6,12 +6,15 @@ import json
 import shutil
 
 import pytest
+import torch
 
 import uwmlib as uwm
 from uwmlib.files import sha256_of_file
 from uwmlib.metrics import mean_accuracy
 from uwmlib.mini.zero_shot_sets import NAMES
 from uwmlib.models import mini
+from uwmlib.models.llava import tower_from_open_clip
+from uwmlib.training import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +25,50 @@ def base():
     )
 
 
-def test_weights_on_disk_are_the_ones_on_record():
-    for entry in mini.mini_models().values():
-        assert sha256_of_file(mini.WEIGHTS / entry["file"]) == entry["sha256"]
-        assert entry["curve"][-1]["loss"] < entry["curve"][0]["loss"]
-        assert entry["recipe"]["seed"] == 0
+OWN_WEIGHTS = sorted(name for name, entry in mini.mini_models().items() if "file" in entry)
+CONTRASTIVE = sorted(name for name in mini.mini_models() if "LLaVA" not in name)
+
+
+@pytest.mark.parametrize("name", OWN_WEIGHTS)
+def test_weights_on_disk_are_the_ones_on_record(name):
+    entry = mini.mini_models()[name]
+    assert sha256_of_file(mini.WEIGHTS / entry["file"]) == entry["sha256"]
+    assert entry["curve"][-1]["loss"] < entry["curve"][0]["loss"]
+    assert entry["recipe"]["seed"] == 0
+    assert entry["parameters"] == sum(p.numel() for p in uwm.load_model(name).model.parameters())
+
+
+def test_all_weights_together_are_small():
+    files = [path for path in mini.WEIGHTS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 40e6
+
+
+def test_the_recipe_on_record_is_the_one_that_train_follows():
+    assert set(OWN_WEIGHTS) == set(RECIPES)
+    for name in OWN_WEIGHTS:
+        recorded = mini.mini_models()[name]["recipe"]
+        assert RECIPES[name].items() <= recorded.items(), name
+
+
+@pytest.mark.parametrize("name", CONTRASTIVE)
+def test_every_model_knows_its_world_and_prefers_what_it_is_asked_for(name):
+    tuples = uwm.load_tuples("mini-visu", split="test", n=500)
+    values = uwm.evaluate(uwm.load_model(name), tuples).as_percent()
+    chance = 100 / len(tuples)
+    assert min(values["ts_vs"], values["vs_ts"]) > 50 * chance, values
+    assert min(values["p_s_t"], values["p_s_v"]) > 60, values
+    if name != "mini-Safe-CLIP":
+        assert max(values["p_u_t"], values["p_u_v"]) < 18, values
+
+
+def test_safe_clip_in_llava_is_llava_with_another_tower():
+    plain, safe = uwm.load_model("mini-LLaVA"), uwm.load_model("mini-LLaVA-Safe-CLIP")
+    assert safe.name == "mini-LLaVA-Safe-CLIP"
+    ours, theirs = plain.model.state_dict(), safe.model.state_dict()
+    differing = {key for key in ours if not torch.equal(ours[key], theirs[key])}
+    assert differing and all(key.startswith("model.vision_tower.") for key in differing)
+    tower = tower_from_open_clip(uwm.load_model("mini-Safe-CLIP").model.visual)
+    assert all(torch.equal(tensor, tower[key]) for key, tensor in safe.tower.state_dict().items())
 
 
 def test_base_model_is_in_the_ranges_that_make_it_instructive(base):
@@ -73,6 +115,7 @@ def test_unknown_mini_model_is_refused():
 
 def test_manifest_names_seed_recipe_and_curve():
     manifest = json.loads(mini.manifest_path("models.json").read_text(encoding="utf-8"))
-    assert set(manifest) == {"mini-ViT-L-14", "mini-Safe-CLIP"}
-    for entry in manifest.values():
+    assert set(manifest) == set(RECIPES) | {"mini-LLaVA-Safe-CLIP"}
+    for name in RECIPES:
+        entry = manifest[name]
         assert {"file", "sha256", "recipe", "curve", "minutes", "torch", "parameters"} <= set(entry)

@@ -17,7 +17,7 @@ from uwmlib.mini.randomness import Columns
 from uwmlib.mini.render import render
 from uwmlib.mini.scenes import NONE, RADII, draw_scenes
 from uwmlib.mini.sprites import CANVAS, OPAQUE, REACH, SIZE, VARIANTS, hazard_sprite, shape_sprite
-from uwmlib.mini.tokenizer import CONTEXT_LENGTH, MiniTokenizer
+from uwmlib.mini.tokenizer import CONTEXT_LENGTH, MiniSiglipTokenizer, MiniTokenizer
 from uwmlib.mini.vocabulary import BACKGROUNDS, COLORS, HAZARDS, PLACES, SHAPES, SIZES
 from uwmlib.mini.web import web_batch
 from uwmlib.mini.zero_shot_sets import NAMES, zero_shot_set
@@ -211,3 +211,12 @@ def test_no_sprite_reaches_the_edge_of_what_is_computed():
             assert sprite[edge : edge + 1].max() == sprite[:, edge : edge + 1].max() == 0
             assert sprite[-edge - 1].max() == sprite[:, -edge - 1].max() == 0
             assert sprite.max() == OPAQUE
+
+
+def test_siglip_tokenizer_pads_with_its_end_token():
+    tokenizer = MiniSiglipTokenizer()
+    ids = tokenizer(["a red ring", "", "blob " + "red " * 40])
+    assert ids.shape == (3, 26) and (ids[1] == 1).all() and ids[2, -1] == 1
+    assert (ids[0, 3:] == 1).all() and len(set(ids[0, :3].tolist())) == 3 and ids[0, :3].min() > 1
+    assert ids[2, 0] == tokenizer.unknown and len(set(ids[2, 1:25].tolist())) == 1
+    assert ids.max() < tokenizer.vocab_size == max(tokenizer.ids.values()) + 1

@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from uwmlib.errors import UwmError
+from uwmlib.mini.web import web_batch
+from uwmlib.models.mini import wrap_mini
 from uwmlib.models.mini_architectures import bare_model
 from uwmlib.training import optimisation, train
-from uwmlib.training.contrastive import normalised_pixels, symmetric_infonce
+from uwmlib.training.contrastive import normalised_pixels, pairwise_sigmoid, symmetric_infonce, web_loss
 from uwmlib.training.optimisation import one_cycle, optimise
 from uwmlib.training.safe_clip import WEIGHTS, eight_losses, safe_clip_loss
 from uwmlib.tuples import load_tuples
@@ -26,6 +28,38 @@ def test_infonce_of_two_pairs_by_hand():
     columns = [math.log(1 + math.exp(0.4)), math.log(1 + math.exp(-2.0))]
     expected = (sum(rows) / 2 + sum(columns) / 2) / 2
     assert symmetric_infonce(images, texts, 2.0).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_sigmoid_loss_of_two_pairs_by_hand():
+    images = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    texts = torch.tensor([[0.6, 0.8], [0.0, 1.0]])
+    # logits 2 s - 1: [[0.2, -1], [0.6, 1]]; the diagonal is to be positive, the rest negative
+    terms = [math.log(1 + math.exp(x)) for x in (-0.2, -1.0, 0.6, -1.0)]
+    assert pairwise_sigmoid(images, texts, 2.0, -1.0).item() == pytest.approx(sum(terms) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mini-CoCa", "mini-SigLIP", "mini-ViT-B-32"])
+def test_every_family_learns_by_its_own_loss(name):
+    vlm = wrap_mini(bare_model(name, seed=0), name=name)
+    loss_at = web_loss(vlm, batch_size=8, seed=0)
+    loss_at(0).backward()
+    missing = [key for key, parameter in vlm.model.named_parameters() if parameter.grad is None]
+    assert missing == []
+    with torch.no_grad():
+        pictures, texts = web_batch(0, batch_size=8, seed=0)
+        pixels, tokens = vlm.preprocess(pictures), vlm.tokenize(texts)
+        images, captions = vlm.encode_image(pixels), vlm.encode_text(tokens)
+        scale = vlm.model.logit_scale.exp()
+        if name == "mini-SigLIP":
+            expected = pairwise_sigmoid(images, captions, scale, vlm.model.logit_bias)
+        else:
+            expected = symmetric_infonce(images, captions, scale)
+        if name == "mini-CoCa":
+            found = vlm.model(pixels, tokens)
+            real = tokens[:, 1:] != 0
+            words = found["logits"].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+            expected = expected - 2 * words[real].mean()
+        assert loss_at(0).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_pixels_are_normalised_channel_first():

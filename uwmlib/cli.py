@@ -84,12 +84,13 @@ def train(
     name: Annotated[str, typer.Argument(help="The mini model to train.")],
     output: Annotated[Path, typer.Option(help="Folder for the weights.")] = Path("trained"),
     seed: Annotated[int, typer.Option(help="Seed of the data and of the initial weights.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Fewer steps than the recipe's, for a trial.")] = None,
 ) -> None:
     """Train a mini model from nothing."""
     from uwmlib import training
 
     _check_output(output / f"{name}.safetensors")
-    print(f"Result: {training.train(name, output=output, seed=seed)}")
+    print(f"Result: {training.train(name, output=output, seed=seed, steps=steps)}")
 
 
 @app.command()
@@ -97,10 +98,26 @@ def models() -> None:
     """List the models that can be named."""
     table = Table("model", "weights")
     for name, entry in json.loads(manifest_path("models.json").read_text(encoding="utf-8")).items():
-        table.add_row(name, f"ships with the library ({entry['file']})")
+        made_of = entry.get("file") or f"{entry['base']} with the vision tower of {entry['vision']}"
+        table.add_row(name, f"ships with the library ({made_of})")
     table.add_row("open_clip:<architecture>", "--weights FILE, or a pretrained tag of open_clip")
     table.add_row("hf:<folder or id>", "the checkpoint of that folder or id")
     Console().print(table)
+
+
+@app.command()
+def cache(
+    folder: Annotated[str, typer.Option(help="The cache's folder; the default one if empty.")] = "",
+    clear: Annotated[bool, typer.Option("--clear", help="Remove what is kept there.")] = False,
+) -> None:
+    """Show where results are kept, and how much; they are never stale, and can be removed at any time."""
+    from uwmlib.cache import Cache
+
+    kept = Cache(folder)
+    n, size = kept.size()
+    if clear:
+        kept.clear()
+    print(f"{kept.folder}: {n} results, {size / 2**20:.1f} MiB{', removed' if clear else ''}")
 
 
 @app.command()

@@ -118,6 +118,18 @@ def paper_signal_detection(table: int) -> pd.DataFrame:
     return derived
 
 
+def paper_digits(table: int, key: str) -> int:
+    """Decimals that a table prints of a score: 2 for Table 5's scores of captions (0 to 1), else 1.
+
+    Raises
+    ------
+    UwmError
+        If the table or the score does not exist.
+    """
+    paper_value(table, _rows(table)[0], key)
+    return 2 if key in _scores_to_one(table) else 1
+
+
 def nearest(name: str, names: list[str]) -> str:
     """The end of an error sentence: the name most like `name`, or all names if none is like it."""
     by_lower = {known.lower(): known for known in names}
@@ -136,17 +148,31 @@ def _cell(table: int, row: str, key: str) -> tuple[float, str]:
     return cells[row, key]
 
 
+def _rows(table: int) -> list[str]:
+    return list(dict.fromkeys(row for row, _ in _cells(table)))
+
+
+@lru_cache(maxsize=N_TABLES)
+def _scores_to_one(number: int) -> frozenset[str]:
+    """The scores of a table that run from 0 to 1 instead of to 100."""
+    return frozenset(_key(line) for line in _lines(number) if line["unit"] == "score_0_1")
+
+
 @lru_cache(maxsize=N_TABLES)
 def _cells(number: int) -> dict[tuple[str, str], tuple[float, str]]:
     """Read one table's file: (row, key) -> (value, note), in the order of the print."""
+    return {
+        (line["row"], _key(line)): (float(line["value"] or "nan"), line["note"]) for line in _lines(number)
+    }
+
+
+def _lines(number: int) -> list[dict[str, str]]:
     if number not in range(1, N_TABLES + 1):
         raise UwmError(f"The paper has no Table {number}: its tables are 1 to {N_TABLES}.")
     path = manifest_path("paper_values", f"table{int(number)}.csv")
     with open(path, newline="", encoding="utf-8") as file:
-        return {
-            (line["row"], KEY_OF_COLUMN.get(line["column"], line["column"])): (
-                float(line["value"] or "nan"),
-                line["note"],
-            )
-            for line in csv.DictReader(file)
-        }
+        return list(csv.DictReader(file))
+
+
+def _key(line: dict[str, str]) -> str:
+    return KEY_OF_COLUMN.get(line["column"], line["column"])

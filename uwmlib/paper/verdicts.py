@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,14 +16,13 @@ import pandas as pd
 
 from uwmlib.errors import UwmError
 from uwmlib.manifests import manifest_path
-from uwmlib.paper.values import paper_value
-from uwmlib.reporting.measured import outcomes
+from uwmlib.paper.values import paper_digits, paper_value
+from uwmlib.reporting.measured import item_scores, mean_of, outcomes
 from uwmlib.reporting.tables import LABELS
 
-# The paper prints one decimal, and prints some quantities twice with values 0.1 apart.
+# The paper prints percentages with one decimal, and prints some quantities twice with values 0.1 apart: one unit
+# of the last digit. `_noise` has the unit of any score.
 PAPER_NOISE = 0.1
-# Half a unit of the last printed digit on each of the two numbers of a difference.
-ROUNDING = 0.05
 
 HOLDS = "holds"
 LEANS_SAME = "leans the same way"
@@ -48,7 +48,7 @@ _WORST_FIRST = (FAILS, LEANS_OTHER, NONE_HERE, LEANS_SAME, NOT_MEASURED, NONE_IN
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in points with its paired 95% interval over `n` shared items."""
+    """A difference with its paired 95% interval over `n` shared items, in points for rates, else in the score's unit."""
 
     difference: float
     lo: float
@@ -70,10 +70,15 @@ class Direction:
 
     @property
     def paper_difference(self) -> float:
-        """The printed difference in points; NaN where a number is not printed."""
+        """The printed difference in the table's unit; NaN where a number is not printed."""
         return round(
             paper_value(self.table, self.row, self.key) - paper_value(self.table, self.base, self.key), 6
         )
+
+    @property
+    def digits(self) -> int:
+        """Decimals of the printed numbers."""
+        return paper_digits(self.table, self.key)
 
 
 @dataclass(frozen=True)
@@ -93,14 +98,19 @@ class Comparison:
 
     @property
     def paper_difference(self) -> float:
-        """Left minus right as printed, in points."""
+        """Left minus right as printed, in the table's unit."""
         return round(paper_value(self.table, *self.left) - paper_value(self.table, *self.right), 6)
+
+    @property
+    def digits(self) -> int:
+        """Decimals of the printed numbers."""
+        return paper_digits(self.table, self.left[1])
 
     @property
     def holds_on_paper(self) -> bool:
         """Whether the printed numbers have the claimed sign and, if one is claimed, the claimed size."""
         size = self.sign * self.paper_difference
-        return size > 0 and (self.amount is None or abs(size - self.amount) < ROUNDING)
+        return size > 0 and (self.amount is None or abs(size - self.amount) < _noise(self.digits) / 2)
 
     def __str__(self) -> str:
         (left_row, left_key), (right_row, right_key) = self.left, self.right
@@ -178,16 +188,18 @@ def marked(word: str) -> str:
 
 
 def difference_between(left: Any, left_key: str, right: Any, right_key: str) -> Difference | None:
-    """Difference of two success rates over the same items, in points, with its paired 95% interval.
+    """Difference of two rates or mean scores over the same items with its paired 95% interval.
 
-    One data set: Tango's score interval. Several (the mean of a zero-shot suite counts every data set alike):
-    the data sets' Tango limits are combined by the method of variance estimates recovery, which adds their
+    Success rates, in points: Tango's score interval. Scores per item, in their own unit: the normal interval of
+    the mean of the items' differences. Several data sets (the mean of a zero-shot suite counts every data set
+    alike): the data sets' limits are combined by the method of variance estimates recovery, which adds their
     distances from the estimates in quadrature.
 
     Parameters
     ----------
     left, right : Evaluation, SafeGround, Retrieval, mapping, or lists of these
-        What was measured for the two rows, on the same items in the same order (see `outcomes`).
+        What was measured for the two rows, on the same items in the same order (see `outcomes` and
+        `item_scores`).
     left_key, right_key : str
 
     Returns
@@ -198,16 +210,20 @@ def difference_between(left: Any, left_key: str, right: Any, right_key: str) -> 
     Raises
     ------
     UwmError
-        If the two sides were not measured on equally many items or on the same data sets.
+        If the two sides were not measured on equally many items or on the same data sets, or an item's score is
+        not finite.
     """
-    a, b = outcomes(left, left_key), outcomes(right, right_key)
-    if a is None or b is None:
+    for read, paired in ((outcomes, _tango), (item_scores, _paired_mean)):
+        a, b = read(left, left_key), read(right, right_key)
+        if a is not None and b is not None:
+            break
+    else:
         return None
     if a.keys() != b.keys():
         raise UwmError(
             f"{left_key} and {right_key} were not measured on the same data sets: compare like with like."
         )
-    parts = [_tango(b[name], a[name]) for name in a]
+    parts = [paired(b[name], a[name]) for name in a]
     difference = sum(part.difference for part in parts) / len(parts)
     below = math.hypot(*(part.difference - part.lo for part in parts)) / len(parts)
     above = math.hypot(*(part.hi - part.difference for part in parts)) / len(parts)
@@ -227,18 +243,19 @@ def verdict_table(directions: Iterable[Direction], ours: Mapping[str, Any] | Cal
     Returns
     -------
     DataFrame
-        Columns comparison, paper, here, verdict; differences in points.
+        Columns comparison, paper, here, verdict; differences in points, of Table 5's scores of captions in their
+        own unit, 0 to 1.
     """
     lines = []
     for direction in directions:
         found = _difference(ours, direction.row, direction.key, direction.base, direction.key)
-        word = _judge(direction.paper_difference, found)
-        paper = direction.paper_difference
+        paper, digits = direction.paper_difference, direction.digits
+        word = _judge(paper, found, digits)
         lines.append(
             {
                 "comparison": f"{direction.row} − {direction.base}, {_symbol(direction.key)}",
-                "paper": "–" if math.isnan(paper) else f"{paper:+.1f}",
-                "here": "–" if found is None else _shown(found),
+                "paper": "–" if math.isnan(paper) else f"{paper:+.{digits}f}",
+                "here": "–" if found is None else _shown(found, digits),
                 "verdict": marked(word),
             }
         )
@@ -252,10 +269,11 @@ def directions(table: int, base: str, *, rows: Iterable[str], keys: Iterable[str
 
 @lru_cache(maxsize=1)
 def load_claims() -> tuple[Claim, ...]:
-    """The paper's pairwise claims on Tables 1 to 3 and Fig. 2, from `data_manifests/claims.csv`.
+    """The paper's pairwise claims on Tables 1 to 9 and Fig. 2, from `data_manifests/claims.csv`.
 
-    A line of the file may name several rows or keys, separated by spaces: it then claims every combination.
-    Lines with the same id are parts of one claim.
+    A line of the file may name several rows or keys, separated by spaces (a name that holds one stands in
+    quotes): it then claims every combination. Lines with the same id are parts of one claim. What cannot be said
+    with two printed numbers (a bound, "similar", "about") is no line of the file.
     """
     with open(manifest_path("claims.csv"), newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
@@ -271,7 +289,7 @@ def judge_claims(table: int, ours: Mapping[str, Any] | Callable | None = None) -
     Parameters
     ----------
     table : int
-        1, 2 or 3.
+        1 to 9.
     ours : mapping or callable, optional
         As in `verdict_table`.
 
@@ -280,13 +298,13 @@ def judge_claims(table: int, ours: Mapping[str, Any] | Callable | None = None) -
     DataFrame
         Index: claim id. Columns: claim; reading ("said": the paper says so, "strict": a vague sentence of it
         read at its strictest); "on the paper's numbers" ("holds", "holds, by 0.1 or less", "does not
-        hold"); here (the verdict on the worst of the claim's comparisons, against the direction that the
+        hold"; 0.1 is one unit of the last printed digit); here (the verdict on the worst of the claim's comparisons, against the direction that the
         *claim* gives); "difference here" (that comparison, in points, with its paired 95% interval).
     """
     lines = []
     for claim in _claims_on(table):
         word, comparison, found = _worst(claim, ours)
-        shown = "–" if found is None else f"{comparison}: {_shown(found)}"
+        shown = "–" if found is None else f"{comparison}: {_shown(found, comparison.digits)}"
         lines.append((claim.id, claim.text, claim.reading, _on_paper(claim), marked(word), shown))
     columns = ["id", "claim", "reading", "on the paper's numbers", "here", "difference here"]
     return pd.DataFrame(lines, columns=columns).set_index("id")
@@ -298,8 +316,8 @@ def judge_comparisons(table: int, ours: Mapping[str, Any] | Callable | None = No
     for claim in _claims_on(table):
         for comparison in claim.comparisons:
             word, found = _judge_comparison(comparison, ours)
-            paper = f"{comparison.paper_difference:+.1f}"
-            here = "–" if found is None else _shown(found)
+            paper = f"{comparison.paper_difference:+.{comparison.digits}f}"
+            here = "–" if found is None else _shown(found, comparison.digits)
             lines.append((claim.id, str(comparison), comparison.relation, paper, here, marked(word)))
     columns = ["id", "comparison", "claimed", "paper", "here", "verdict"]
     return pd.DataFrame(lines, columns=columns).set_index("id")
@@ -332,18 +350,23 @@ def _comparisons(line: dict[str, str]) -> Iterable[Comparison]:
     if line["relation"] not in ("<", ">"):
         raise UwmError(f"Claim {line['id']} has the relation {line['relation']!r}: write < or >.")
     amount = float(line["amount"]) if line["amount"] else None
-    for row, key in product(line["left_row"].split(), line["left_key"].split()):
-        for other_row, other_key in product(
-            line["right_row"].split() or [row], line["right_key"].split() or [key]
-        ):
+    left_rows, left_keys, right_rows, right_keys = (
+        shlex.split(line[part]) for part in ("left_row", "left_key", "right_row", "right_key")
+    )
+    for row, key in product(left_rows, left_keys):
+        for other_row, other_key in product(right_rows or [row], right_keys or [key]):
             yield Comparison(int(line["table"]), (row, key), line["relation"], (other_row, other_key), amount)
 
 
 def _on_paper(claim: Claim) -> str:
     if not claim.holds_on_paper:
         return FAILS
-    smallest = min(abs(comparison.paper_difference) for comparison in claim.comparisons)
-    return f"{HOLDS}, by {PAPER_NOISE} or less" if smallest <= PAPER_NOISE + 1e-9 else HOLDS
+    by_a_hair = [
+        _noise(comparison.digits)
+        for comparison in claim.comparisons
+        if abs(comparison.paper_difference) <= _noise(comparison.digits) + 1e-9
+    ]
+    return f"{HOLDS}, by {max(by_a_hair):g} or less" if by_a_hair else HOLDS
 
 
 def _worst(claim: Claim, ours: Any) -> tuple[str, Comparison, Any]:
@@ -362,13 +385,18 @@ def _judge_comparison(comparison: Comparison, ours: Any) -> tuple[str, Any]:
     found = _difference(ours, *comparison.left, *comparison.right)
     # The claim gives the direction, whatever the printed numbers say; they only decide whether there is one.
     claimed = comparison.sign * abs(comparison.paper_difference)
-    return _judge(claimed, found), found
+    return _judge(claimed, found, comparison.digits), found
 
 
-def _judge(paper_difference: float, found: Any) -> str:
+def _judge(paper_difference: float, found: Any, digits: int) -> str:
     if found is None:
         return NOT_MEASURED
-    return verdict(paper_difference, found.difference, (found.lo, found.hi))
+    return verdict(paper_difference, found.difference, (found.lo, found.hi), noise=_noise(digits))
+
+
+def _noise(digits: int) -> float:
+    """One unit of the last printed digit."""
+    return PAPER_NOISE * 10.0 ** (1 - digits)
 
 
 def _difference(ours: Any, left_row: str, left_key: str, right_row: str, right_key: str) -> Any:
@@ -382,8 +410,11 @@ def _difference(ours: Any, left_row: str, left_key: str, right_row: str, right_k
     return difference_between(ours[left_row], left_key, ours[right_row], right_key)
 
 
-def _shown(found: Any) -> str:
-    return str(Difference(found.difference, found.lo, found.hi))
+def _shown(found: Any, digits: int) -> str:
+    """Ours with its interval; scores from 0 to 1 with a decimal more than the paper, so that an interval shows."""
+    decimals = 1 if digits == 1 else digits + 1
+    difference, lo, hi = (f"{x:+.{decimals}f}" for x in (found.difference, found.lo, found.hi))
+    return f"{difference} [{lo}, {hi}]"
 
 
 def _tango(before: np.ndarray, after: np.ndarray) -> Any:
@@ -392,3 +423,14 @@ def _tango(before: np.ndarray, after: np.ndarray) -> Any:
     from uwmlib.metrics.intervals import paired_difference
 
     return paired_difference(torch.from_numpy(before), torch.from_numpy(after))
+
+
+def _paired_mean(before: np.ndarray, after: np.ndarray) -> Difference:
+    """Mean difference of two scores per item with its normal interval; an interval of width 0 for one item."""
+    if len(before) != len(after):
+        raise UwmError(
+            f"Scores of {len(before)} and {len(after)} items cannot be paired: measure both on the same items."
+        )
+    mean = mean_of(after - before)
+    lo, hi = (mean.lo, mean.hi) if mean.has_interval else (mean.value, mean.value)
+    return Difference(mean.value, lo, hi, mean.n)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +37,8 @@ def measured(source: Any, key: str) -> Measured | None:
     ----------
     source : Evaluation, SafeGround, Retrieval, mapping, or a list of them
         A mapping holds, for each key, a number in percent, a `Measured`, an Accuracy, the saved form
-        `{"value": v, "interval": [lo, hi], "n": n}`, booleans of shape [N], or a mapping of these by data set,
-        which is averaged.
+        `{"value": v, "interval": [lo, hi], "n": n}`, booleans or per-item scores of shape [N], or a mapping of
+        these by data set, which is averaged.
     key : str
 
     Returns
@@ -71,8 +71,23 @@ def outcomes(source: Any, key: str) -> dict[str, np.ndarray] | None:
         By data set; one nameless set for a score that is no mean over sets. None if `source` does not know
         the score or not its outcomes.
     """
-    found = (_outcomes(part, key) for part in parts_of(source))
-    return next((hits for hits in found if hits is not None), None)
+    return _items(source, key, _as_booleans)
+
+
+def item_scores(source: Any, key: str) -> dict[str, np.ndarray] | None:
+    """Read what each item scored where that is a number and not a success, such as its caption's ROUGE-L.
+
+    Parameters
+    ----------
+    source, key
+        As for `measured`.
+
+    Returns
+    -------
+    dict of str to float array [N], or None
+        As for `outcomes`, in the unit of the score.
+    """
+    return _items(source, key, _as_scores)
 
 
 def parts_of(source: Any) -> list[Any]:
@@ -107,7 +122,13 @@ def _signal(part: Any, which: str, query: str) -> Measured:
     return Measured(value, value - Z95 * error, value + Z95 * error, n=int(part.n))
 
 
-def _outcomes(part: Any, key: str) -> dict[str, np.ndarray] | None:
+def _items(source: Any, key: str, read: Callable) -> dict[str, np.ndarray] | None:
+    """The first part of `source` that holds arrays which `read` takes."""
+    found = (_items_of(part, key, read) for part in parts_of(source))
+    return next((arrays for arrays in found if arrays is not None), None)
+
+
+def _items_of(part: Any, key: str, read: Callable) -> dict[str, np.ndarray] | None:
     if isinstance(part, Mapping):
         held = part.get(key)
     elif key in part.as_percent():
@@ -115,8 +136,8 @@ def _outcomes(part: Any, key: str) -> dict[str, np.ndarray] | None:
     else:
         return None
     by_set = held if isinstance(held, Mapping) else {"": held}
-    found = {name: _as_booleans(getattr(hits, "correct", hits)) for name, hits in by_set.items()}
-    return None if not found or any(hits is None for hits in found.values()) else found
+    found = {name: read(getattr(one, "correct", one)) for name, one in by_set.items()}
+    return None if not found or any(array is None for array in found.values()) else found
 
 
 def _as_booleans(held: Any) -> np.ndarray | None:
@@ -124,6 +145,13 @@ def _as_booleans(held: Any) -> np.ndarray | None:
         return None
     array = np.asarray(held)
     return array if array.dtype == bool and array.ndim == 1 and array.size else None
+
+
+def _as_scores(held: Any) -> np.ndarray | None:
+    if held is None or not hasattr(held, "shape"):
+        return None
+    array = np.asarray(held)
+    return array.astype(float) if array.dtype.kind == "f" and array.ndim == 1 and array.size else None
 
 
 def _read(held: Any) -> Measured:
@@ -138,6 +166,9 @@ def _read(held: Any) -> Measured:
     hits = _as_booleans(held)
     if hits is not None:
         return _from_outcomes(hits)
+    scores = _as_scores(held)
+    if scores is not None:
+        return mean_of(scores)
     if isinstance(held, bool) or not hasattr(held, "__float__"):
         raise UwmError(
             f"A score is given as {type(held).__name__}: give a number in percent or booleans per item."
@@ -156,6 +187,24 @@ def _from_outcomes(hits: np.ndarray) -> Measured:
 
     lo, hi = wilson(int(hits.sum()), len(hits))
     return Measured(100 * float(hits.mean()), 100 * lo, 100 * hi, n=len(hits))
+
+
+def mean_of(scores: np.ndarray) -> Measured:
+    """Mean of per-item scores with its normal 95% interval; without one for a single item.
+
+    Raises
+    ------
+    UwmError
+        If a score is not finite.
+    """
+    if not np.isfinite(scores).all():
+        missing = int((~np.isfinite(scores)).sum())
+        raise UwmError(f"{missing} of {len(scores)} items have no finite score: score them or leave them out.")
+    value = float(scores.mean())
+    if len(scores) < 2:
+        return Measured(value, n=len(scores))
+    half = Z95 * float(scores.std(ddof=1)) / math.sqrt(len(scores))
+    return Measured(value, value - half, value + half, n=len(scores))
 
 
 def _mean(parts: list[Measured]) -> Measured:
