@@ -22,6 +22,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[book,paper,dev]'
 	@touch $@
 
+# One thread as in `make test`: results are kept by their content and thread count, so each serves the other.
+book: export OMP_NUM_THREADS ?= 1
 book: $(INSTALLED)
 	$(BIN)/python book/build_book.py
 

@@ -1,7 +1,7 @@
 """Build the book (`make book`): run what changed, stage a clean source tree, let Jupyter Book make the site.
 
 1. A notebook runs once, with its default parameters, for each state of what its numbers come from: its code
-   cells, the library, the manifests and the shipped weights. Prose may change without a run.
+   cells, the library, the manifests and the shipped weights. Prose may change without a run. Two run at a time.
 2. `_build/source` gets the configuration, the pages and the notebooks with their outputs.
 3. Numbers in the prose come from `_build/results/*.json` by substitution, and from nowhere else. The value at
    `values.uwm.gs` in `04_table1_visu.json` is `{{ r_04_uwm_gs }}`: the number of the notebook, then the path,
@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +38,7 @@ from uwmlib.runner import NotebookFailed, declared_parameters, list_notebooks, r
 
 RESULTS_PARAMETER = "results_dir"
 INPUTS = ("uwmlib/**/*.py", "uwmlib/weights/**/*", "data_manifests/**/*")
+WORKERS = 2  #: notebooks at a time; each is a process of its own
 SHOWN_VERSIONS = (
     "uwm-book",
     "torch",
@@ -98,11 +100,12 @@ def execute(notebook: Path, layout: Layout, library: str) -> bool:
         return False
     layout.results.mkdir(parents=True, exist_ok=True)
     wants_results = RESULTS_PARAMETER in declared_parameters(notebook)
-    before = _stamps(layout.results)
+    before = _stamps(layout.results, notebook.stem)
     run_notebook(
         notebook, output=target, parameters={RESULTS_PARAMETER: str(layout.results)} if wants_results else {}
     )
-    written = [name for name, stamp in _stamps(layout.results).items() if before.get(name) != stamp]
+    after = _stamps(layout.results, notebook.stem)
+    written = [name for name, stamp in after.items() if before.get(name) != stamp]
     # Written last: an interrupted run has no sidecar of its key and is run again.
     write_json(_sidecar(target), {"key": key, "results": written})
     return True
@@ -202,9 +205,11 @@ def build(root: Path) -> int:
     """Run, stage and build the checkout at `root`; return an exit code."""
     layout = Layout(root)
     library = library_key(root)
-    for notebook in list_notebooks(layout.notebooks):
-        ran = execute(notebook, layout, library)
-        print(f"{notebook.name}: {'run' if ran else 'unchanged, not run again'}", flush=True)
+    notebooks = list_notebooks(layout.notebooks)
+    with ThreadPoolExecutor(max_workers=min(WORKERS, os.cpu_count() or 1)) as pool:
+        runs = pool.map(lambda notebook: execute(notebook, layout, library), notebooks)
+        for notebook, ran in zip(notebooks, runs, strict=True):
+            print(f"{notebook.name}: {'run' if ran else 'unchanged, not run again'}", flush=True)
     stage(layout)
     code = build_site(layout)
     if code == 0:
@@ -241,8 +246,9 @@ def _results_of(executed: Path) -> list[str]:
     return json.loads(_sidecar(executed).read_text(encoding="utf-8"))["results"]
 
 
-def _stamps(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("*.json"))}
+def _stamps(folder: Path, stem: str) -> dict[str, int]:
+    """When the results of one notebook, which are named after it, were written; others may run beside it."""
+    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob(f"{stem}*.json"))}
 
 
 def _leaves(value: Any, parts: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -12,6 +12,7 @@ from uwmlib.manifests import manifest_path
 from uwmlib.paper.values import (
     KEY_OF_COLUMN,
     PREFERENCES,
+    paper_digits,
     paper_note,
     paper_notes,
     paper_signal_detection,
@@ -169,3 +170,17 @@ def test_signal_detection_gives_the_printed_rates_back():
 def test_signal_detection_needs_the_four_rates():
     with pytest.raises(UwmError, match="Table 3"):
         paper_signal_detection(3)
+
+
+@pytest.mark.parametrize("number", ALL_TABLES)
+def test_digits_are_those_of_the_print(number):
+    with open(manifest_path("paper_values", f"table{number}.csv"), newline="") as file:
+        lines = list(csv.DictReader(file))
+    for line in lines:
+        digits = paper_digits(number, KEY_OF_COLUMN.get(line["column"], line["column"]))
+        assert line["value"] == "" or len(line["value"].partition(".")[2]) == digits
+
+
+def test_digits_of_an_unknown_score():
+    with pytest.raises(UwmError, match="did you mean 'bleu'"):
+        paper_digits(5, "blue")

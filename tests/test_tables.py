@@ -202,3 +202,22 @@ def test_measured_reads_what_a_mapping_may_hold():
         measured({"gs": "high"}, "gs")
     with pytest.raises(UwmError, match="float holds no scores"):
         measured(3.0, "gs")
+
+
+@pytest.mark.parametrize(
+    ("keys", "unit"),
+    [
+        (["gs"], "in percent"),
+        (["rouge_l", "bleu"], "from 0 to 1"),
+        (["nsfw", "toxicity"], "in percent, toxicity as 100 times the mean score"),
+        (["gs", "bias_text"], "in percent, $d'$ and $c$ in standard deviations"),
+        (["toxicity", "meteor"], "toxicity as 100 times the mean score, caption scores from 0 to 1"),
+    ],
+)
+def test_captions_name_every_unit(keys, unit):
+    numbers = {key: {"value": 0.5, "interval": [0.25, 0.75], "n": 9} for key in keys}
+    table = paper_beside_ours(["a"], keys, {"a": numbers}, pd.DataFrame(), caption="C.", name="tab-x")
+    assert f"measured here [95% interval], {unit}." in table.caption
+    two = {"rouge_l", "bleu", "meteor", "bias_text"}
+    shown = table.frame.iloc[0]
+    assert [cell.startswith("0.50") for cell in shown] == [key in two for key in keys]

@@ -1,5 +1,6 @@
 """What the paper prints, and whether its directions hold here."""
 
+from uwmlib.paper.trends import trend_table
 from uwmlib.paper.values import paper_signal_detection, paper_table, paper_value
 from uwmlib.paper.verdicts import directions, judge_claims, verdict_table
 
@@ -9,5 +10,6 @@ __all__ = [
     "paper_signal_detection",
     "paper_table",
     "paper_value",
+    "trend_table",
     "verdict_table",
 ]

@@ -20,8 +20,8 @@ from uwmlib.paper.values import paper_digits, paper_value
 from uwmlib.reporting.measured import item_scores, mean_of, outcomes
 from uwmlib.reporting.tables import LABELS
 
-# The paper prints percentages with one decimal, and prints some quantities twice with values 0.1 apart: one unit
-# of the last digit. `_noise` has the unit of any score.
+# The paper prints percentages with one decimal, and prints some quantities twice with values 0.1 apart: one
+# unit of the last digit, which `_noise` knows for every score.
 PAPER_NOISE = 0.1
 
 HOLDS = "holds"
@@ -48,7 +48,7 @@ _WORST_FIRST = (FAILS, LEANS_OTHER, NONE_HERE, LEANS_SAME, NOT_MEASURED, NONE_IN
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference with its paired 95% interval over `n` shared items, in points for rates, else in the score's unit."""
+    """A difference and its paired 95% interval over `n` shared items, in points or the score's unit."""
 
     difference: float
     lo: float
@@ -213,12 +213,10 @@ def difference_between(left: Any, left_key: str, right: Any, right_key: str) -> 
         If the two sides were not measured on equally many items or on the same data sets, or an item's score is
         not finite.
     """
-    for read, paired in ((outcomes, _tango), (item_scores, _paired_mean)):
-        a, b = read(left, left_key), read(right, right_key)
-        if a is not None and b is not None:
-            break
-    else:
+    found = _items_of_both(left, left_key, right, right_key)
+    if found is None:
         return None
+    a, b, paired = found
     if a.keys() != b.keys():
         raise UwmError(
             f"{left_key} and {right_key} were not measured on the same data sets: compare like with like."
@@ -298,8 +296,9 @@ def judge_claims(table: int, ours: Mapping[str, Any] | Callable | None = None) -
     DataFrame
         Index: claim id. Columns: claim; reading ("said": the paper says so, "strict": a vague sentence of it
         read at its strictest); "on the paper's numbers" ("holds", "holds, by 0.1 or less", "does not
-        hold"; 0.1 is one unit of the last printed digit); here (the verdict on the worst of the claim's comparisons, against the direction that the
-        *claim* gives); "difference here" (that comparison, in points, with its paired 95% interval).
+        hold"; 0.1 is one unit of the last printed digit); here (the verdict on the worst of the claim's
+        comparisons, against the direction that the *claim* gives); "difference here" (that comparison, in
+        points or the score's unit, with its paired 95% interval).
     """
     lines = []
     for claim in _claims_on(table):
@@ -417,6 +416,15 @@ def _shown(found: Any, digits: int) -> str:
     return f"{difference} [{lo}, {hi}]"
 
 
+def _items_of_both(left: Any, left_key: str, right: Any, right_key: str) -> tuple | None:
+    """Outcomes or else scores of both sides, and the paired difference that fits them."""
+    for read, paired in ((outcomes, _tango), (item_scores, _paired_mean)):
+        a, b = read(left, left_key), read(right, right_key)
+        if a is not None and b is not None:
+            return a, b, paired
+    return None
+
+
 def _tango(before: np.ndarray, after: np.ndarray) -> Any:
     import torch  # here, so that the published numbers can be read without it
 
@@ -426,11 +434,12 @@ def _tango(before: np.ndarray, after: np.ndarray) -> Any:
 
 
 def _paired_mean(before: np.ndarray, after: np.ndarray) -> Difference:
-    """Mean difference of two scores per item with its normal interval; an interval of width 0 for one item."""
+    """Mean difference of two scores per item with its normal interval."""
     if len(before) != len(after):
         raise UwmError(
             f"Scores of {len(before)} and {len(after)} items cannot be paired: measure both on the same items."
         )
     mean = mean_of(after - before)
-    lo, hi = (mean.lo, mean.hi) if mean.has_interval else (mean.value, mean.value)
-    return Difference(mean.value, lo, hi, mean.n)
+    if not mean.has_interval:
+        raise UwmError("One item has no spread: measure both on at least two.")
+    return Difference(mean.value, mean.lo, mean.hi, mean.n)

@@ -199,7 +199,9 @@ def mean_of(scores: np.ndarray) -> Measured:
     """
     if not np.isfinite(scores).all():
         missing = int((~np.isfinite(scores)).sum())
-        raise UwmError(f"{missing} of {len(scores)} items have no finite score: score them or leave them out.")
+        raise UwmError(
+            f"{missing} of {len(scores)} items have no finite score: score them or leave them out."
+        )
     value = float(scores.mean())
     if len(scores) < 2:
         return Measured(value, n=len(scores))

@@ -34,7 +34,14 @@ LABELS = {
     "bias_text": "$c$, text",
     "sensitivity_image": "$d'$, image",
     "bias_image": "$c$, image",
+    "nsfw": "%NSFW",
+    "toxicity": "toxicity",
+    "rouge_l": "ROUGE-L",
+    "bleu": "BLEU",
+    "meteor": "METEOR",
 }
+# Scores of captions on a scale from 0 to 1 (Table 5).
+UNIT_SCORES = ("rouge_l", "bleu", "meteor")
 NBSP = "\u00a0"
 MISSING = "–"
 
@@ -162,8 +169,8 @@ def paper_beside_ours(
         for row in rows
         for key in keys
     }
-    # Standard deviations are small numbers: two decimals whatever the percentages have.
-    decimals = {key: 2 if key in SIGNAL_KEYS else digits for key in keys}
+    # Standard deviations and scores up to 1 are small numbers: two decimals whatever the percentages have.
+    decimals = {key: 2 if key in (*SIGNAL_KEYS, *UNIT_SCORES) else digits for key in keys}
     body = [
         [beside(found[row, key], printed[row, key], digits=decimals[key]) for key in keys] for row in rows
     ]
@@ -201,10 +208,17 @@ def reading_note(found: Any, keys: Sequence[str], printed: Mapping[Any, float | 
 
 
 def _unit(keys: Sequence[str]) -> str:
-    signals = [key in SIGNAL_KEYS for key in keys]
-    if all(signals):
-        return "in standard deviations"
-    return "in percent, $d'$ and $c$ in standard deviations" if any(signals) else "in percent"
+    special = (
+        ("toxicity", ("toxicity",), "as 100 times the mean score"),
+        ("$d'$ and $c$", SIGNAL_KEYS, "in standard deviations"),
+        ("caption scores", UNIT_SCORES, "from 0 to 1"),
+    )
+    units = [(name, unit, {key in members for key in keys}) for name, members, unit in special]
+    if alone := [unit for _, unit, found in units if found == {True}]:
+        return alone[0]
+    mixed = [f"{name} {unit}" for name, unit, found in units if True in found]
+    in_percent = any(key not in ("toxicity", *SIGNAL_KEYS, *UNIT_SCORES) for key in keys)
+    return ", ".join((["in percent"] if in_percent else []) + mixed)
 
 
 def _count(n: int) -> str:
