@@ -183,11 +183,11 @@ def embed_tuples(
         `safe_text`, `unsafe_text`, `safe_image`, `unsafe_image`: each [N, D]; made for `safeground(**...)`.
     """
     options = {"batch_size": batch_size, "progress": progress, "cache": cache}
-    parts = {}
-    for side in ("safe", "unsafe"):
-        parts[f"{side}_text"] = embed_texts(vlm, getattr(tuples, f"{side}_texts"), **options)
-        parts[f"{side}_image"] = embed_images(vlm, getattr(tuples, f"{side}_images"), **options)
-    return parts
+    sides = ("safe", "unsafe")
+    texts = {f"{side}_text": embed_texts(vlm, getattr(tuples, f"{side}_texts"), **options) for side in sides}
+    return texts | {
+        f"{side}_image": embed_images(vlm, getattr(tuples, f"{side}_images"), **options) for side in sides
+    }
 
 
 def evaluate_zero_shot(

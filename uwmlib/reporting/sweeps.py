@@ -1,0 +1,108 @@
+"""Curves over one setting, four scores at a time: the layout of the paper's Figures 5 and 6."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from uwmlib.errors import UwmError
+from uwmlib.reporting import plots
+from uwmlib.reporting.measured import Measured, measured
+from uwmlib.reporting.tables import LABELS
+
+# Curves take their looks in this order; the first is the method itself.
+LOOKS = (plots.METHODS["UWM"], plots.METHODS["Safe-CLIP"], *plots.OTHERS)
+
+
+def sweep(
+    curves: Mapping[str, Mapping[float, Any]],
+    keys: Sequence[str],
+    *,
+    base: Any,
+    star: float,
+    paper_base: Mapping[str, float],
+    paper_star: Mapping[str, float],
+    xlabel: str,
+    log: bool = False,
+) -> Figure:
+    """Draw each score over a setting with its 95% band, beside the little that the paper prints of it.
+
+    Parameters
+    ----------
+    curves : mapping of name to mapping
+        Name -> setting -> what was measured there (see `uwmlib.reporting.measured.measured`).
+    keys : sequence of str
+        Scores, one panel each, in two columns.
+    base : Evaluation or the like
+        The unedited model: a dashed line.
+    star : float
+        The chosen setting: a star on the first curve.
+    paper_base, paper_star : mapping of score to float
+        The paper's numbers of the unedited model (a dotted line) and at the chosen setting (an open star).
+    xlabel : str
+    log : bool
+        A logarithmic axis.
+
+    Raises
+    ------
+    UwmError
+        If the first curve was not measured at the chosen setting, there are more curves than looks, or a score
+        is unknown.
+    """
+    first = next(iter(curves.values()), {})
+    if star not in first:
+        raise UwmError(f"The first curve has no point at the chosen setting {star:g}: measure it there.")
+    if len(curves) > len(LOOKS):
+        raise UwmError(f"{len(curves)} curves cannot be told apart: draw at most {len(LOOKS)}.")
+    rows = (len(keys) + 1) // 2
+    with plots.style():
+        figure, axes = plt.subplots(
+            rows, 2, figsize=(plots.WIDTH, 0.8 + 2.3 * rows), sharex=True, squeeze=False, layout="constrained"
+        )
+        for ax, key in zip(axes.flat, keys, strict=False):
+            for (name, points), look in zip(curves.items(), LOOKS, strict=False):
+                _curve(ax, {x: _found(points[x], key) for x in sorted(points)}, look, name)
+            _anchors(ax, star, _found(base, key).value, _found(first[star], key).value)
+            _printed(ax, star, paper_base[key], paper_star[key])
+            ax.set(ylabel=f"{LABELS.get(key, key)} (%)", xscale="log" if log else "linear")
+        for ax in axes.flat[len(keys) :]:
+            ax.remove()
+        figure.supxlabel(xlabel, fontsize=10)
+        handles, names = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def _curve(ax: Axes, points: Mapping[float, Measured], look: plots.Look, name: str) -> None:
+    x = list(points)
+    ax.plot(
+        x, [m.value for m in points.values()], look.marker + "-", color=look.colour, ms=4, lw=1.2, label=name
+    )
+    bounds = [m.lo for m in points.values()], [m.hi for m in points.values()]
+    ax.fill_between(x, *bounds, color=look.colour, alpha=0.15, linewidth=0)
+
+
+def _anchors(ax: Axes, star: float, unedited: float, chosen: float) -> None:
+    """What was measured here at the two settings that have names."""
+    ax.axhline(unedited, color=plots.INK, linewidth=1, linestyle="--", label="not edited")
+    ax.plot(star, chosen, "*", color=plots.INK, ms=13, linestyle="none", zorder=4, label="chosen setting")
+
+
+def _printed(ax: Axes, star: float, unedited: float, chosen: float) -> None:
+    """The paper's two points, open and dotted."""
+    ax.axhline(unedited, color=plots.INK, linewidth=1.2, linestyle=":", label="paper, not edited")
+    open_star = {"markerfacecolor": "white", "markeredgecolor": plots.INK, "ms": 13}
+    ax.plot(star, chosen, "*", linestyle="none", zorder=5, label="paper, chosen setting", **open_star)
+
+
+def _found(source: Any, key: str) -> Measured:
+    number = measured(source, key)
+    if number is None or not number.has_interval:
+        raise UwmError(
+            f"{key} was not measured with an interval at every setting: measure it or leave it out."
+        )
+    return number
