@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import matplotlib
 
 matplotlib.use("agg")
@@ -11,8 +13,9 @@ from matplotlib import pyplot as plt
 
 from uwmlib.errors import UwmError
 from uwmlib.paper.values import paper_table
+from uwmlib.paper.verdicts import Difference
 from uwmlib.reporting.measured import Measured
-from uwmlib.reporting.sweeps import LOOKS, sweep
+from uwmlib.reporting.sweeps import LOOKS, change_dots, sweep
 
 KEYS = ["vs_ts", "txt_s", "gs"]
 PRINTED = paper_table(1)
@@ -69,3 +72,31 @@ def test_figures_that_would_mislead_are_refused():
         sweep({str(i): CURVES["released"] for i in range(len(LOOKS) + 1)}, KEYS, **OPTIONS)
     with pytest.raises(UwmError, match="not measured with an interval"):
         sweep({"released": {0.02: {"vs_ts": 5.0}}}, ["vs_ts"], **OPTIONS)
+
+
+def test_changes_are_filled_with_an_interval_and_open_without():
+    printed = {"both": {"gs": 3.3, "pu": math.nan}, "text": {"gs": 2.8, "pu": 3.1}}
+    found = {row: {key: Difference(1.0, -2.0, 4.0) for key in scores} for row, scores in printed.items()}
+    figure = change_dots({"paper": printed, "here": found})
+    left, right = figure.axes
+    assert [line.get_xdata()[0] for line in left.lines[:4]] == pytest.approx(
+        [3.3, math.nan, 2.8, 3.1], nan_ok=True
+    )
+    assert {line.get_markerfacecolor() for line in left.lines[:4]} == {"white"}
+    assert not left.collections and len(right.collections) == 4
+    assert [tuple(lines.get_segments()[0][:, 0]) for lines in right.collections] == [(-2.0, 4.0)] * 4
+    assert "white" not in {line.get_markerfacecolor() for line in right.lines[:4]}
+    # The first score is at the top, and a row keeps its side of every line.
+    assert left.get_ylim()[0] > left.get_ylim()[1]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["GS", "PU"]
+    assert left.lines[0].get_ydata()[0] < 0 < left.lines[2].get_ydata()[0] < 0.5
+
+
+def test_changes_need_the_same_rows_in_every_panel():
+    rows = {"both": {"gs": 1.0}}
+    with pytest.raises(UwmError, match="same rows"):
+        change_dots({"paper": rows, "here": {"text": {"gs": 1.0}}})
+    with pytest.raises(UwmError, match="same rows"):
+        change_dots({})
+    with pytest.raises(UwmError, match="cannot be told apart"):
+        change_dots({"here": {str(i): {"gs": 1.0} for i in range(len(LOOKS) + 1)}})

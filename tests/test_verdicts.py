@@ -17,6 +17,7 @@ from uwmlib.metrics.intervals import paired_difference
 from uwmlib.paper import verdicts as V
 from uwmlib.paper.trends import change_along, trend_table
 from uwmlib.paper.values import paper_digits, paper_value
+from uwmlib.reporting.measured import item_scores, measured
 
 # What an independent audit of the printed tables found (it evaluated its own formulas, not ours): the claims
 # that the paper's numbers contradict. All others hold.
@@ -313,3 +314,13 @@ def test_a_trend_rises_or_falls():
     points = [{"gs": np.ones(3, dtype=bool)}] * 2
     with pytest.raises(UwmError, match="did you mean 'rises'"):
         trend_table({"sweep": points}, {"gs": "rise"})
+
+
+def test_scores_per_item_are_read_as_their_mean_with_its_interval():
+    scores = np.random.default_rng(7).random(250)
+    found = measured([{"gs": 1.0}, {"bleu": torch.from_numpy(scores)}], "bleu")
+    half = 1.959964 * scores.std(ddof=1) / math.sqrt(250)
+    assert found.value == pytest.approx(scores.mean()) and found.n == 250
+    assert (found.lo, found.hi) == (pytest.approx(scores.mean() - half), pytest.approx(scores.mean() + half))
+    assert not measured({"bleu": np.array([0.25])}, "bleu").has_interval
+    assert item_scores({"bleu": scores, "gs": scores > 0.5}, "gs") is None

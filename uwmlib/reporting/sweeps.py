@@ -1,4 +1,4 @@
-"""Curves over one setting, four scores at a time: the layout of the paper's Figures 5 and 6."""
+"""Curves over one setting, the layout of the paper's Figures 5 and 6, and changes side by side."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from uwmlib.errors import UwmError
 from uwmlib.reporting import plots
 from uwmlib.reporting.measured import Measured, measured
 from uwmlib.reporting.tables import LABELS
 
-# Curves take their looks in this order; the first is the method itself.
+# Curves and rows take their looks in this order; the first is the method itself.
 LOOKS = (plots.METHODS["UWM"], plots.METHODS["Safe-CLIP"], *plots.OTHERS)
 
 
@@ -77,6 +78,71 @@ def sweep(
     return figure
 
 
+def change_dots(
+    panels: Mapping[str, Mapping[str, Mapping[str, Any]]], *, xlabel: str = "change (points)"
+) -> Figure:
+    """Draw changes of several rows side by side, one line a score: with its interval, or open where none is known.
+
+    Parameters
+    ----------
+    panels : mapping of title to mapping
+        Title -> row -> score -> Difference (anything with difference, lo, hi), or a number alone, as the paper
+        prints it (NaN is not drawn). Each panel has its own scale and the rows and scores of the first.
+    xlabel : str
+
+    Raises
+    ------
+    UwmError
+        If there is no panel, a panel has other rows or scores, or there are more rows than looks.
+    """
+    names = {title: [(row, *scores) for row, scores in rows.items()] for title, rows in panels.items()}
+    if not panels or any(found != next(iter(names.values())) for found in names.values()):
+        raise UwmError(
+            f"The panels {list(panels)} need the same rows and scores in the same order: give both."
+        )
+    rows, keys = (list(next(iter(panels.values()))), list(next(iter(next(iter(panels.values())).values()))))
+    if len(rows) > len(LOOKS):
+        raise UwmError(f"{len(rows)} rows cannot be told apart: draw at most {len(LOOKS)}.")
+    with plots.style():
+        figure, axes = plt.subplots(
+            1,
+            len(panels),
+            figsize=(plots.WIDTH, 1.2 + 0.5 * len(keys)),
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        for ax, (title, held) in zip(axes[0], panels.items(), strict=True):
+            for index, (row, look) in enumerate(zip(rows, LOOKS, strict=False)):
+                shift = 0.5 * (index - (len(rows) - 1) / 2) / len(rows)
+                for place, key in enumerate(keys):
+                    _dot(ax, held[row][key], place + shift, look)
+            ax.axvline(0, color=plots.INK, linewidth=0.8)
+            ax.set_title(title, fontsize=10)
+        axes[0][0].set(yticks=range(len(keys)), yticklabels=[LABELS.get(key, key) for key in keys])
+        axes[0][0].invert_yaxis()
+        figure.supxlabel(xlabel, fontsize=10)
+        handles = [_handle(row, look) for row, look in zip(rows, LOOKS, strict=False)]
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(rows), frameon=False)
+    return figure
+
+
+def _dot(ax: Axes, found: Any, y: float, look: plots.Look) -> None:
+    """One change: filled with its interval, open without."""
+    known = hasattr(found, "lo")
+    if known:
+        ax.hlines(y, found.lo, found.hi, color=look.colour, linewidth=1.4)
+    face = look.colour if known else "white"
+    ax.plot(
+        found.difference if known else found,
+        y,
+        look.marker,
+        color=look.colour,
+        markerfacecolor=face,
+        markersize=6,
+    )
+
+
 def _curve(ax: Axes, points: Mapping[float, Measured], look: plots.Look, name: str) -> None:
     x = list(points)
     ax.plot(
@@ -106,3 +172,7 @@ def _found(source: Any, key: str) -> Measured:
             f"{key} was not measured with an interval at every setting: measure it or leave it out."
         )
     return number
+
+
+def _handle(label: str, look: plots.Look) -> Line2D:
+    return Line2D([], [], linestyle="none", marker=look.marker, color=look.colour, label=label)
