@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -66,13 +67,14 @@ class DetoxifyScorer:
     name = "Detoxify original"
 
     def __init__(self, device: str = "cpu") -> None:
+        # No extra brings it: it downloads a pickled checkpoint of its own.
         try:
-            from detoxify import Detoxify
+            detoxify = importlib.import_module("detoxify")
         except ImportError as error:
             raise UwmError(
-                "Detoxify is not installed: run pip install detoxify, or choose another."
+                "Detoxify is not installed: run pip install detoxify, or choose another scorer."
             ) from error
-        self._model = Detoxify("original", device=device)
+        self._model = detoxify.Detoxify("original", device=device)
 
     def score(self, captions: Sequence[str]) -> np.ndarray:
         """Return float64 scores, shape [N]."""
