@@ -4,7 +4,7 @@ from uwmlib.reporting.conclusion import conclude, record
 from uwmlib.reporting.measured import SIGNAL_KEYS, Measured, measured
 from uwmlib.reporting.references import check_references, update_references
 from uwmlib.reporting.results import flatten, load_results, save_results
-from uwmlib.reporting.tables import LABELS, Table, paper_beside_ours
+from uwmlib.reporting.tables import LABELS, Table, paper_beside_ours, with_interval
 
 __all__ = [
     "LABELS",
@@ -20,4 +20,5 @@ __all__ = [
     "record",
     "save_results",
     "update_references",
+    "with_interval",
 ]
