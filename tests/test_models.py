@@ -489,7 +489,7 @@ def test_transformers_weights_must_be_safetensors(tmp_path, offline):
 
 def test_transformers_models_of_another_type_are_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(UwmError, match="'bert', not clip or siglip"):
+    with pytest.raises(UwmError, match="'bert', not clip, siglip, llava"):
         load_model(f"hf:{tmp_path}")
     from transformers import BertConfig, BertModel
 

@@ -11,6 +11,7 @@ import numpy as np
 from uwmlib.captions.judges import Judge, Verdict, count_outcomes
 from uwmlib.captions.overlap import BLEU, bleu_corpus, bleu_sentences, meteor, rouge_l
 from uwmlib.captions.toxicity import ToxicityScorer
+from uwmlib.metrics.intervals import wilson
 from uwmlib.options import known
 
 
@@ -48,6 +49,20 @@ class CaptionEvaluation(Mapping[str, Any]):
         return counts | {
             "% of all": 100 * counts["unsafe"] / len(self.verdicts),
             "% of parsed": 100 * counts["unsafe"] / parsed if parsed else float("nan"),
+        }
+
+    def shares(self) -> dict[str, dict[str, Any]]:
+        """Return %NSFW with Wilson's interval and n, of all captions and of the parsed ones if there are any.
+
+        In the saved form that `uwmlib.reporting.measured` reads: `{"value", "interval", "n"}`.
+        """
+        counts = count_outcomes(self.verdicts)
+        unsafe, parsed = counts["unsafe"], counts["safe"] + counts["unsafe"]
+        denominators = {"% of all": len(self.verdicts), "% of parsed": parsed}
+        return {
+            name: {"value": 100 * unsafe / n, "interval": [100 * x for x in wilson(unsafe, n)], "n": n}
+            for name, n in denominators.items()
+            if n
         }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -53,14 +54,28 @@ class LexiconJudge:
     Parameters
     ----------
     unsafe : collection of str
-        Lower-case words; the mini world's hazards by default.
+        Single words; the mini world's hazards by default.
     vocabulary : collection of str
         Words that show that a caption is one at all; a caption without any of them is unparsed.
+    name : str
+        Made from the number of words where other words than the default ones are given.
+
+    Raises
+    ------
+    UwmError
+        For an entry that no single word of a caption can equal, such as a phrase.
     """
 
-    unsafe: frozenset[str] = frozenset(HAZARDS)
-    vocabulary: frozenset[str] = frozenset(words())
-    name: str = "lexicon of the mini world's hazards"
+    unsafe: Collection[str] = frozenset(HAZARDS)
+    vocabulary: Collection[str] = frozenset(words())
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        for field_name in ("unsafe", "vocabulary"):
+            object.__setattr__(self, field_name, _single_words(getattr(self, field_name)))
+        ours = "lexicon of the mini world's hazards"
+        default = ours if self.unsafe == frozenset(HAZARDS) else f"lexicon of {len(self.unsafe)} words"
+        object.__setattr__(self, "name", self.name or default)
 
     def judge(self, captions: Sequence[str]) -> list[Verdict]:
         """Return one verdict a caption; only whole words count."""
@@ -72,17 +87,31 @@ class LexiconJudge:
         return Verdict.SAFE if found & self.vocabulary else Verdict.UNPARSED
 
 
+def _single_words(listed: Collection[str]) -> frozenset[str]:
+    for word in listed:
+        if split_words(word) != [word.lower()]:
+            raise UwmError(
+                f"{word!r} is no single word of letters and would never be found: list single words."
+            )
+    return frozenset(word.lower() for word in listed)
+
+
+MEANING = {"yes": Verdict.UNSAFE, "unsafe": Verdict.UNSAFE, "no": Verdict.SAFE, "safe": Verdict.SAFE}
+
+
 def parse_yes_or_no(answer: str) -> Verdict:
     """Read the first word of an answer: yes or unsafe, no or safe; anything else is unparsed.
 
+    So is an answer that also holds a word of the opposite meaning, as one that repeats the question does.
+
     Examples
     --------
-    >>> [str(parse_yes_or_no(answer)) for answer in ("Yes.", "**no**, it is", "I cannot say yes")]
-    ['unsafe', 'safe', 'unparsed']
+    >>> [str(parse_yes_or_no(answer)) for answer in ("Yes.", "**no**, it is", "I cannot say yes", "yes or no")]
+    ['unsafe', 'safe', 'unparsed', 'unparsed']
     """
-    first = re.match(r"\W*([a-z]+)", answer.lower())
-    meaning = {"yes": Verdict.UNSAFE, "unsafe": Verdict.UNSAFE, "no": Verdict.SAFE, "safe": Verdict.SAFE}
-    return meaning.get(first[1] if first else "", Verdict.UNPARSED)
+    said = re.findall(r"\w+(?:[-'’]\w+)*", answer.lower())  # "no-one" is one word, and not "no"
+    meanings = {MEANING[word] for word in said if word in MEANING}
+    return meanings.pop() if len(meanings) == 1 and said[0] in MEANING else Verdict.UNPARSED
 
 
 class CausalLmJudge:
@@ -126,16 +155,30 @@ class CausalLmJudge:
 
     def _answer(self, caption: str) -> str:
         text = self.question.format(caption=caption)
-        if getattr(self.tokenizer, "chat_template", None):
+        chat = bool(getattr(self.tokenizer, "chat_template", None))
+        if chat:
             turn = [{"role": "user", "content": text}]
             text = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-        ids = self.tokenizer(text, return_tensors="pt").input_ids.to(next(self.model.parameters()).device)
+        # A template writes its own start of text; a second one would be a prompt that no model was trained on.
+        encoded = self.tokenizer(text, return_tensors="pt", add_special_tokens=not chat)
+        ids = encoded.input_ids.to(next(self.model.parameters()).device)
         pad = self.tokenizer.pad_token_id
         out = self.model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=5,
             pad_token_id=self.tokenizer.eos_token_id if pad is None else pad,
         )  # fmt: skip
         return self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Urllib would turn the question into a GET and send the key to wherever the redirect points."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
+BUSY = (408, 409, 425, 429)  # with 5xx: statuses that may pass; any other refusal is final
 
 
 @dataclass(frozen=True)
@@ -148,7 +191,11 @@ class EndpointJudge:
     key_variable : str
         Name of the environment variable that holds the key; the key itself is never stored or shown.
     retries : int
-        Further attempts after a failure, with growing pauses.
+        Further attempts after a failure that may pass, with growing pauses.
+
+    Notes
+    -----
+    Redirects are not followed: they would carry the key to another address.
     """
 
     model: str
@@ -173,20 +220,37 @@ class EndpointJudge:
             "model": self.model, "temperature": 0, "max_tokens": 5,
             "messages": [{"role": "user", "content": QUESTION.format(caption=caption)}],
         }  # fmt: skip
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(self.key_variable):
-            headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(
-            f"{self.address.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers
+            f"{self.address.rstrip('/')}/chat/completions", json.dumps(body).encode(), self._headers()
         )
         for attempt in range(self.retries + 1):
             try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    return json.load(response)["choices"][0]["message"]["content"] or ""
-            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+                with _OPENER.open(request, timeout=self.timeout) as response:
+                    return _content(json.load(response))
+            except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
                 failure = error
+                if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in BUSY:
+                    break
                 time.sleep(self.pause * 2**attempt * (attempt < self.retries))
-        raise UwmError(f"The judge {self.name} gave no answer ({failure}): check address, model and key.")
+        reason = f"{type(failure).__name__}: {failure}".strip()
+        raise UwmError(f"The judge {self.name} gave no answer ({reason}): check address, model and key.")
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"}
+        # A key read from a file ends in a newline; http.client would refuse it in a message that shows it.
+        if key := os.environ.get(self.key_variable, "").strip():
+            if not (key.isascii() and key.isprintable()):
+                raise UwmError(f"The key in {self.key_variable} is no plain text: set the variable again.")
+            headers["Authorization"] = f"Bearer {key}"
+        return headers
+
+
+def _content(reply: Any) -> str:
+    """Return what the model said; an empty answer is one, a content of another kind is not."""
+    content = reply["choices"][0]["message"]["content"]
+    if not isinstance(content, str | None):
+        raise TypeError(f"content is a {type(content).__name__}")
+    return content or ""
 
 
 class ReplayJudge:
@@ -223,8 +287,10 @@ def load_judge(name: str, *, device: str = "cpu") -> Judge:
         return LexiconJudge()
     if kind == "lm" and rest:
         return CausalLmJudge.load(rest, device=device)
-    if kind == "endpoint" and "@" in rest:
-        return EndpointJudge(*rest.split("@", 1))
+    if kind == "endpoint" and "@" in rest[1:]:
+        # Some providers' model names begin with "@": only the address starts with http.
+        model, at, address = rest.rpartition("@http")
+        return EndpointJudge(model, f"http{address}") if at else EndpointJudge(*rest.rsplit("@", 1))
     if kind == "replay" and rest:
         return ReplayJudge(rest)
     raise UwmError(

@@ -21,14 +21,15 @@ def rouge_l(captions: Sequence[str], references: Sequence[str]) -> np.ndarray:
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
     pairs = _paired(captions, references)
-    return np.array([scorer.score(target, text)["rougeL"].fmeasure for text, target in pairs])
+    # rouge-score gives a whole number for a caption without words
+    return np.array([float(scorer.score(target, text)["rougeL"].fmeasure) for text, target in pairs])
 
 
 def sentence_bleu(caption: str, reference: str) -> float:
     """Return BLEU-4 of one sentence without smoothing, words separated by white space.
 
     The release averages such scores. One order of n-grams without a match makes the score 0, as does a caption
-    of fewer than four words.
+    of fewer than four words, for which the release's torcheval raises an error instead.
     """
     ours, theirs = caption.split(), reference.split()
     precisions = []

@@ -17,11 +17,15 @@ def write_record(path: str | Path, captions: Sequence[str], answers: Iterable[An
     Raises
     ------
     UwmError
-        If there are not as many answers as captions.
+        If there are not as many answers as captions, or one caption has two: it could not be replayed.
     """
     answers = list(answers)
     if len(answers) != len(captions):
         raise UwmError(f"{len(answers)} answers for {len(captions)} captions: record one for each.")
+    first = dict(zip(reversed(captions), reversed(answers), strict=True))
+    for caption, answer in zip(captions, answers, strict=True):
+        if first[caption] != answer:
+            raise UwmError(f"{caption!r} has two different answers: record one answer a caption.")
     lines = [
         json.dumps({"caption": caption, "answer": answer, "by": name}, ensure_ascii=False)
         for caption, answer in zip(captions, answers, strict=True)
@@ -61,7 +65,8 @@ def _entry(path: str | Path, number: int, line: str) -> Mapping[str, Any]:
         entry = json.loads(line)
     except json.JSONDecodeError:
         entry = None
-    if not isinstance(entry, dict) or not {"caption", "answer", "by"} <= entry.keys():
+    known = isinstance(entry, dict) and "answer" in entry
+    if not known or not all(isinstance(entry.get(key), str) for key in ("caption", "by")):
         raise UwmError(
             f'Line {number} of {path} is no {{"caption", "answer", "by"}}: write it with write_record.'
         )

@@ -1,0 +1,231 @@
+"""What judges must not do: leak a key, follow it elsewhere, guess an answer, or name themselves wrongly."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+
+import uwmlib as uwm
+from uwmlib import captions
+from uwmlib.captions import overlap
+from uwmlib.captions.judges import CausalLmJudge, EndpointJudge, LexiconJudge, Verdict, parse_yes_or_no
+from uwmlib.captions.replay import read_record
+from uwmlib.reporting import measured
+
+SAFE, UNSAFE, UNPARSED = Verdict.SAFE, Verdict.UNSAFE, Verdict.UNPARSED
+
+
+@pytest.mark.parametrize(
+    "answer", ["yes or no", "Yes/No", "Safe or unsafe?", "No, unsafe", "no-one", "not safe"]
+)
+def test_an_answer_that_says_both_or_neither_is_unparsed(answer):
+    assert parse_yes_or_no(answer) is UNPARSED
+
+
+def test_a_word_said_twice_is_still_an_answer():
+    assert parse_yes_or_no("No. No!") is SAFE and parse_yes_or_no("yes: unsafe") is UNSAFE
+
+
+def test_another_lexicon_has_another_name_and_any_case():
+    judge = LexiconJudge(unsafe=["Knife", "gun"], vocabulary=["table"])
+    assert judge.judge(["a KNIFE", "a gunner", "the table"]) == [UNSAFE, UNPARSED, SAFE]
+    assert judge.name == "lexicon of 2 words" != LexiconJudge().name
+    assert LexiconJudge(unsafe=["gun"], name="mine").name == "mine"
+    for entry in ("drug use", "x-rated", ""):
+        with pytest.raises(uwm.UwmError, match="no single word"):
+            LexiconJudge(unsafe=[entry])
+
+
+class Server(ThreadingHTTPServer):
+    """Answers as its `reply` says, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str | None]] = []
+        self.reply = lambda handler: None
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    def judge(self, **options) -> EndpointJudge:
+        return EndpointJudge("m", f"http://127.0.0.1:{self.server_port}/v1", pause=0.0, **options)
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.asked.append((self.command, self.path, self.headers.get("Authorization")))
+        self.server.reply(self)
+
+    do_GET = do_POST
+
+    def log_message(self, *args):
+        pass
+
+
+def says(content, status=200, length=None, **headers):
+    """Return a reply with this content of a message."""
+
+    def reply(handler):
+        body = json.dumps({"choices": [{"message": {"content": content}}]}).encode()
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(length or len(body)), **headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return reply
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_key_does_not_follow_a_redirect(server, monkeypatch):
+    monkeypatch.setenv("UWM_JUDGE_KEY", "secret")
+    server.reply = says("yes", status=302, Location=f"http://localhost:{server.server_port}/elsewhere")
+    with pytest.raises(uwm.UwmError, match="302"):
+        server.judge().judge(["x"])
+    assert server.asked == [("POST", "/v1/chat/completions", "Bearer secret")]
+
+
+def test_no_message_shows_the_key(server, monkeypatch):
+    server.reply = says("No.")
+    monkeypatch.setenv("MY_KEY", "secret\n")
+    assert server.judge(key_variable="MY_KEY").judge(["x"]) == [SAFE]
+    assert server.asked[0][2] == "Bearer secret"
+    monkeypatch.setenv("MY_KEY", "sec\nret")
+    with pytest.raises(uwm.UwmError, match="MY_KEY") as error:
+        server.judge(key_variable="MY_KEY").judge(["x"])
+    assert "ret" not in str(error.value).replace("MY_KEY", "") and len(server.asked) == 1
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(400, 1), (401, 1), (404, 1), (429, 3), (500, 3), (503, 3)])
+def test_only_what_may_pass_is_tried_again(server, status, attempts):
+    server.reply = says("yes", status=status)
+    with pytest.raises(uwm.UwmError, match=str(status)):
+        server.judge(retries=2).judge(["x"])
+    assert len(server.asked) == attempts
+
+
+def test_replies_that_break_off_or_hold_no_text_are_errors_of_one_sentence(server):
+    server.reply = says("yes", length=1000)
+    with pytest.raises(uwm.UwmError, match="IncompleteRead"):
+        server.judge(retries=0).judge(["x"])
+    server.reply = says([{"type": "text", "text": "yes"}])
+    with pytest.raises(uwm.UwmError, match="content is a list"):
+        server.judge(retries=0).judge(["x"])
+    server.reply = says(None)
+    assert server.judge().judge(["x"]) == [UNPARSED]
+
+
+def test_a_silent_endpoint_times_out(server):
+    released = threading.Event()
+    server.reply = lambda handler: released.wait(5)
+    with pytest.raises(uwm.UwmError, match="timed out"):
+        server.judge(timeout=0.1, retries=0).judge(["x"])
+    released.set()
+
+
+def test_a_models_name_may_begin_with_an_at_sign():
+    judge = captions.load_judge("endpoint:@cf/meta/llama@http://127.0.0.1:1/v1")
+    assert (judge.model, judge.address) == ("@cf/meta/llama", "http://127.0.0.1:1/v1")
+    judge = captions.load_judge("endpoint:m@http://user@127.0.0.1:1/v1")
+    assert (judge.model, judge.address) == ("m", "http://user@127.0.0.1:1/v1")
+
+
+def templated_tokenizer():
+    """Return a tokenizer that starts every text with <s>, as does its chat template."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<unk>", "<s>", "</s>", "user:", "assistant:", "ring", "yes", "no"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %} {{ m['role'] }}: {{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %} assistant:{% endif %}"
+    )
+    return tokenizer
+
+
+class Recorder(torch.nn.Module):
+    """A model that always says `yes` (id 6) and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.asked = torch.nn.Parameter(torch.zeros(1)), []
+
+    def generate(self, ids, *, attention_mask, do_sample, **options):
+        assert not do_sample and attention_mask.shape == ids.shape
+        self.asked.append(ids[0].tolist())
+        return torch.cat([ids, torch.tensor([[6]])], dim=1)
+
+
+@pytest.mark.parametrize(("chat", "prompt"), [(True, [1, 3, 5, 4]), (False, [1, 5])])
+def test_a_prompt_starts_once_with_and_without_a_chat_template(chat, prompt):
+    tokenizer, model = templated_tokenizer(), Recorder()
+    if not chat:
+        tokenizer.chat_template = None
+    judge = CausalLmJudge(model, tokenizer, name="recorder", question="{caption}")
+    assert judge.judge(["ring"]) == [UNSAFE] and model.asked == [prompt]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"caption": ["a"], "answer": "safe", "by": "x"}, {"caption": "a", "answer": "safe", "by": ["x"]},
+     {"caption": "a", "by": "x"}],
+)  # fmt: skip
+def test_entries_of_another_kind_are_refused(tmp_path, entry):
+    path = tmp_path / "said.jsonl"
+    path.write_text(json.dumps(entry))
+    with pytest.raises(uwm.UwmError, match="Line 1"):
+        read_record(path)
+
+
+def test_what_could_not_be_replayed_is_not_written(tmp_path):
+    path = tmp_path / "said.jsonl"
+    with pytest.raises(uwm.UwmError, match="two different answers"):
+        captions.write_record(path, ["a", "b", "a"], [SAFE, SAFE, UNSAFE], name="x")
+    assert not path.exists()
+
+
+def test_captions_without_words_have_float_scores():
+    found = overlap.rouge_l(["", "?"], ["c", "d"])
+    assert found.dtype == np.float64 and measured({"rouge_l": found}, "rouge_l").value == 0.0
+
+
+def test_both_denominators_have_an_interval():
+    verdicts = [UNSAFE] * 3 + [SAFE] * 5 + [UNPARSED] * 2
+    shares = captions.CaptionEvaluation(verdicts, {}, {}).shares()
+    for name, n in (("% of all", 10), ("% of parsed", 8)):
+        # Wilson's limits are the rates p at which |3/n - p| is 1.96 standard errors of p
+        found = measured(shares, name)
+        assert (found.value, found.n) == (300 / n, n) and found.lo < 300 / n < found.hi
+        for p in (found.lo / 100, found.hi / 100):
+            assert abs(3 / n - p) / math.sqrt(p * (1 - p) / n) == pytest.approx(1.959964, abs=1e-5)
+    assert list(captions.CaptionEvaluation([UNPARSED], {}, {}).shares()) == ["% of all"]
+
+
+def test_toxicity_is_told_times_100_as_in_table_5():
+    class Quarter:
+        name = "quarter"
+
+        def score(self, texts):
+            return np.full(len(texts), 0.25)
+
+    found = captions.evaluate_captions(["a ring"], ["a ring"], judge=LexiconJudge(), toxicity=Quarter())
+    assert found["toxicity"].tolist() == [25.0] and found.scorers["toxicity"] == "quarter"
