@@ -5,9 +5,9 @@
 2. `_build/source` gets the configuration, the pages and the notebooks with their outputs.
 3. Numbers in the prose come from `_build/results/*.json` by substitution, and from nowhere else. The value at
    `values.uwm.gs` in `04_table1_visu.json` is `{{ r_04_uwm_gs }}`: the number of the notebook, then the path,
-   in lower case and with one `_` for what is no ASCII letter or digit. A measured value, that is
-   `{"value": v, "interval": [lo, hi], "n": n}`, gives `..._gs`, `..._gs_lo`, `..._gs_hi` and `..._gs_n`. Texts
-   and whole numbers stand as they are; other numbers have one decimal from 1 on and two below.
+   in lower case, with `minus` for the sign of a number and one `_` for what is no ASCII letter or digit. A
+   measured value, that is `{"value": v, "interval": [lo, hi], "n": n}`, gives `..._gs`, `..._gs_lo`, `..._gs_hi`
+   and `..._gs_n`. Texts and whole numbers stand as they are; other numbers have one decimal from 1 on and two below.
 4. Jupyter Book treats every warning as an error. The status page shows versions and run times.
 """
 
@@ -149,6 +149,7 @@ def substitutions(results: list[Path]) -> dict[str, str]:
         number = re.match(r"\d+(?=_)", path.stem)
         for parts, value in _leaves(values):
             key = "_".join(["r", number[0] if number else path.stem, *parts])
+            key = re.sub(r"(?<!\w)-(?=\d)", "minus_", key)
             key = re.sub(r"[\W_]+", "_", key.lower(), flags=re.ASCII).strip("_")
             if key in found:
                 raise UwmError(f"Two results have the key {key!r}, one in {path.name}: rename it.")

@@ -169,6 +169,8 @@ def test_substitution_keys_follow_the_path(tmp_path):
         "r_02_gap_lo": "not measured",
         "r_02_gap_hi": "3.0",
     }
+    results.write_text(json.dumps({"values": {"alpha -0.5": 1, "alpha 0.5": 2}}))
+    assert build_book.substitutions([results]) == {"r_02_alpha_minus_0_5": "1", "r_02_alpha_0_5": "2"}
     results.write_text(json.dumps({"values": {"a b": 1, "a_b": 2}}))
     with pytest.raises(UwmError, match="'r_02_a_b'"):
         build_book.substitutions([results])
