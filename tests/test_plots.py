@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import combinations
-from types import SimpleNamespace
 
 import matplotlib
 
@@ -20,6 +19,7 @@ from uwmlib.metrics.signal_detection import SignalDetection
 from uwmlib.paper.values import paper_table
 from uwmlib.reporting import plots
 from uwmlib.reporting.measured import Measured
+from uwmlib.tuples import Tuples
 
 TABLE = paper_table(1)
 OURS = {
@@ -135,19 +135,15 @@ def test_heatmap_of_a_mask_has_two_shades():
         plots.heatmap(np.zeros(3), label="x")
 
 
-class Pairs(SimpleNamespace):
-    def __len__(self):
-        return len(self.safe_texts)
-
-
-def pairs(name="mini-visu"):
+def pairs(name="mini-visu/test"):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
-    return Pairs(
+    return Tuples(
         name=name,
         safe_images=images,
         unsafe_images=images[::-1],
         safe_texts=["safe zero", "safe one", "safe two"],
         unsafe_texts=["unsafe zero", "unsafe one", "unsafe two"],
+        concepts=["a", "b", "c"],
     )
 
 
@@ -170,7 +166,7 @@ def test_tuples_are_shown_pixel_by_pixel_with_their_captions():
 
 
 def test_real_unsafe_content_is_not_drawn_unless_asked_for():
-    tuples = pairs("visu")
+    tuples = pairs("mini-mine.jsonl")
     _, hidden = plots.show_tuples(tuples, [1]).axes
     assert hidden.get_xlabel() == "unsafe item of tuple 1, not shown" and hidden.images[
         0

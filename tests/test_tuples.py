@@ -222,3 +222,10 @@ def test_concepts_are_text():
     images = np.zeros((1, 4, 4, 3), dtype=np.uint8)
     with pytest.raises(UwmError, match=r"concepts\[0\]"):
         Tuples("mine", images, images, ["a"], ["b"], [None])
+
+
+def test_only_the_mini_worlds_own_tuples_are_harmless(folder):
+    path, rows = folder
+    write(path / "mini-visu.jsonl", rows)
+    assert load_tuples("mini-visu", n=2).harmless
+    assert not load_tuples(path / "mini-visu.jsonl").harmless

@@ -288,8 +288,8 @@ def show_tuples(
     indices : sequence of int
         Which tuples.
     show_unsafe : bool, optional
-        Whether to draw the unsafe images and captions. By default only those of the synthetic mini world
-        (name "mini-..."): real unsafe content stays a grey field with the tuple's index.
+        Whether to draw the unsafe images and captions. By default only those of the mini world's own tuples:
+        unsafe content of any other data stays a grey field with the tuple's index.
     height : float
         Height of one row in inches.
 
@@ -302,7 +302,7 @@ def show_tuples(
         raise UwmError(
             f"The indices {list(indices)} must name tuples 0 to {len(tuples) - 1}: give at least one."
         )
-    shown = tuples.name.startswith("mini-") if show_unsafe is None else show_unsafe
+    shown = tuples.harmless if show_unsafe is None else show_unsafe
     with style():
         figure, axes = plt.subplots(
             len(indices), 2, figsize=(WIDTH, height * len(indices) + 0.2), squeeze=False, layout="constrained"
