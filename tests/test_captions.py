@@ -211,7 +211,7 @@ def test_sentence_bleu_by_hand():
     assert overlap.sentence_bleu("a a a a a", "a a b b b") == 0.0
 
 
-@pytest.mark.filterwarnings("ignore:.*The hypothesis contains 0 counts:UserWarning")
+@pytest.mark.filterwarnings(r"ignore:\s*The hypothesis contains 0 counts:UserWarning")
 def test_sentence_bleu_is_nltks_without_smoothing(tuples):
     from nltk.translate.bleu_score import sentence_bleu
 
