@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 
 from uwmlib.errors import UwmError
 from uwmlib.mini.zero_shot_sets import NAMES
 from uwmlib.models import Vlm, load_model
+from uwmlib.options import known
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,7 @@ def profile(name: str, **parts: str) -> Profile:
     UwmError
         If the profile or a part is unknown, or "paper" is asked for without data.
     """
-    if name not in PROFILES:
-        nearest = difflib.get_close_matches(str(name), PROFILES, n=1, cutoff=0)[0]
-        raise UwmError(f"There is no profile {name!r}: did you mean {nearest!r}?")
+    known(name, PROFILES, "profile")
     unknown = next((part for part in parts if part not in PARTS), None)
     if unknown is not None:
         raise UwmError(f"A profile has no part {unknown!r} to replace: choose from {', '.join(PARTS)}.")

@@ -159,7 +159,7 @@ def _read(held: Any) -> Measured:
     if isinstance(held, Measured):
         return held
     if hasattr(held, "percent") and hasattr(held, "interval"):  # Accuracy, MeanAccuracy
-        lo, hi = held.interval() if callable(held.interval) else held.interval
+        lo, hi = held.interval
         return Measured(float(held.percent), float(lo), float(hi), n=getattr(held, "n", None))
     if isinstance(held, Mapping):
         return _from_saved(held) if "value" in held else _mean([_read(one) for one in held.values()])

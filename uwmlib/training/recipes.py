@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from uwmlib.files import atomic_path, sha256_of_file, write_json
 from uwmlib.models.mini import WEIGHTS, wrap_mini
 from uwmlib.models.mini_architectures import bare_model
 from uwmlib.models.mini_llava import mini_llava, write_llava
+from uwmlib.options import known
 from uwmlib.training.allocator import keep_freed_memory
 from uwmlib.training.captioning import caption_loss
 from uwmlib.training.contrastive import web_loss
@@ -69,9 +69,7 @@ def train(
     UwmError
         If there is no recipe of that name.
     """
-    if name not in RECIPES:
-        nearest = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0) or list(RECIPES)
-        raise UwmError(f"There is no recipe for {name!r}: did you mean {nearest[0]!r}?")
+    known(name, RECIPES, "recipe for")
     if steps is not None and steps < 1:
         raise UwmError(f"steps={steps} trains nothing: ask for at least one step.")
     keep_freed_memory()
