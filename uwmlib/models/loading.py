@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from os import PathLike, fspath
@@ -47,7 +47,9 @@ def load_model(
     ----------
     name : str
         "mini-..." is a small model shipped with this library. "open_clip:ViT-L-14" is an architecture of
-        open_clip. "hf:openai/clip-vit-large-patch14" or "hf:<folder>" is a CLIP, SigLIP or LLaVA of transformers.
+        open_clip, "open_clip:local-dir:<folder>" a model in the folder that open_clip saves (open_clip_config.json
+        and open_clip_model.safetensors). "hf:openai/clip-vit-large-patch14" or "hf:<folder>" is a CLIP, SigLIP or
+        LLaVA of transformers.
     device : str or torch.device
     dtype : torch.dtype
         A floating type; every parameter gets it.
@@ -159,6 +161,8 @@ def _load_open_clip(name: str, architecture: str, weights: str | None) -> Vlm:
     import_torchvision()
     import open_clip
 
+    if architecture.startswith("local-dir:"):
+        return _open_clip_folder(name, Path(architecture.removeprefix("local-dir:")), weights)
     known = open_clip.list_models()
     if architecture not in known:
         raise UwmError(f"open_clip has no architecture {architecture!r}{_nearest(architecture, known)}.")
@@ -174,6 +178,26 @@ def _load_open_clip(name: str, architecture: str, weights: str | None) -> Vlm:
     model = _create_open_clip(name, architecture, tag, tags)
     if is_file:
         load_weights(model, weights)
+    return _wrapped_open_clip(name, model, tokenizer)
+
+
+def _open_clip_folder(name: str, folder: Path, weights: str | None) -> Vlm:
+    """Load a folder as open_clip saves it, with weights from elsewhere where they are given."""
+    import open_clip
+
+    if not (folder / "open_clip_config.json").is_file():
+        raise UwmError(f"There is no open_clip_config.json in {folder}: give a folder that open_clip has saved.")
+    tokenizer = _attempt(name, open_clip.get_tokenizer, f"local-dir:{folder}")
+    with _quiet_about_random_weights():
+        # Without weights: open_clip would also take a pickle from the folder.
+        source, bare = f"local-dir:{folder}", {"load_weights": False, "pretrained_text": False}
+        model = _attempt(name, open_clip.create_model, source, **bare)
+    if weights != "random":
+        load_weights(model, weights or folder / "open_clip_model.safetensors")
+    return _wrapped_open_clip(name, model, tokenizer)
+
+
+def _wrapped_open_clip(name: str, model: nn.Module, tokenizer: Callable) -> Vlm:
     config = model.visual.preprocess_cfg
     return open_clip_backend.wrap(
         model,
