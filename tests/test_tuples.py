@@ -92,6 +92,15 @@ def test_smaller_samples_begin_larger_ones_and_seeds_differ():
     assert not np.array_equal(sample_rows(50, 10, seed=2), sample_rows(50, 10, seed=3))
 
 
+def test_at_most_takes_what_there_is_and_nothing_else_changes():
+    with pytest.raises(UwmError, match="n=51 .* at_most"):
+        sample_rows(50, 51, seed=2)
+    assert np.array_equal(sample_rows(50, 10**30, seed=2, at_most=True), sample_rows(50, 50, seed=2))
+    assert np.array_equal(sample_rows(50, 7, seed=2, at_most=True), sample_rows(50, 50, seed=2)[:7])
+    whole = load_tuples("mini-visu", split="validation", n=10**6, at_most=True)
+    assert whole.fingerprint == load_tuples("mini-visu", split="validation", n=len(whole)).fingerprint
+
+
 def test_row_selection_matches_the_whole():
     whole = load_tuples("mini-visu", split="validation")
     part = load_tuples("mini-visu", split="validation", n=20, seed=1)
@@ -102,13 +111,13 @@ def test_row_selection_matches_the_whole():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda path: path.write_text("not json", encoding="utf-8"), "Line 1"),
+        (lambda path: path.write_text("not json", encoding="utf-8"), "Row 1"),
         (
             lambda path: path.write_text('{"safe_image": "a.png"}', encoding="utf-8"),
             "lacks unsafe_image, safe_text, unsafe_text",
         ),
-        (lambda path: path.write_text("[1]", encoding="utf-8"), "lacks"),
-        (lambda path: path.write_text("", encoding="utf-8"), "no tuples"),
+        (lambda path: path.write_text("[1]", encoding="utf-8"), "Row 1 .* no object"),
+        (lambda path: path.write_text("", encoding="utf-8"), "no rows"),
         (lambda path: path.write_bytes(b"\xff\xfe\x00"), "UTF-8"),
         (lambda path: path.unlink(missing_ok=True), "no manifest"),
     ],
@@ -134,7 +143,7 @@ def test_unreadable_image_is_named(folder):
     [
         ({"name": "mini-vizu"}, "did you mean 'mini-visu'"),
         ({"name": "mini-visu", "split": "dev"}, "train, validation, test"),
-        ({"name": "mini-visu", "n": 0}, "1 to 2000"),
+        ({"name": "mini-visu", "n": 0}, "at least 1"),
         ({"name": "mini-visu", "n": 2001}, "1 to 2000"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Any
 
 from uwmlib.errors import UwmError
@@ -37,10 +38,28 @@ def number(value: Any, what: str) -> float:
     raise UwmError(f"{what} is {value!r}: give a number.")
 
 
+def whole_number(value: Any, what: str, *, least: int = 1, most: int | None = None) -> int:
+    """Return a whole number of any kind but bool (NumPy's too) as an int; UwmError if it is none or out of range."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        span = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise UwmError(f"{what} is {value!r}: give a whole number {span}.")
+    return int(value)
+
+
 def check_batch_size(value: Any) -> None:
     """Raise UwmError unless `value` is a whole number of at least 1."""
-    if not isinstance(value, int) or value < 1:
-        raise UwmError(f"batch_size is {value!r}: give a whole number of at least 1.")
+    whole_number(value, "batch_size")
+
+
+def flaw_of_text(value: str) -> str | None:
+    """Return what makes a caption or a name unusable: blank (nothing to see), a NUL, half a surrogate pair; or None."""
+    if not any(character.isprintable() and not character.isspace() for character in value):
+        return "blank"
+    if "\0" in value:
+        return "a NUL character"
+    # Half of a pair is no character: it cannot be encoded, hence neither hashed nor tokenized.
+    return "half a surrogate pair" if any("\ud800" <= character <= "\udfff" for character in value) else None
 
 
 def numbers(value: Any, what: str) -> float | dict[str, float]:

@@ -1,0 +1,223 @@
+"""Rows of a manifest, a CSV or JSONL table of one's own: read exactly as written, or refused with the row's number."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from uwmlib.errors import UwmError
+from uwmlib.options import flaw_of_text
+
+SUFFIXES = (".csv", ".jsonl")
+NEAR = 0.85  # "splits" is "split" misspelt, "concept_id" a column of its own
+SHOWN = 80  # characters of a wrong value in a message
+
+
+def read_rows(
+    path: str | os.PathLike,
+    *,
+    columns: Sequence[str],
+    optional: Sequence[str] = (),
+    prose: Sequence[str] = (),
+) -> list[dict[str, str]]:
+    """Read a manifest: a `.csv` file (commas, a header) or a `.jsonl` file (one object a line), in UTF-8.
+
+    Nothing is guessed, dropped or shifted: whatever is not exactly one value a column and row is refused.
+
+    Parameters
+    ----------
+    path : path-like
+    columns : sequence of str
+        Columns that every row fills with text.
+    optional : sequence of str
+        Columns that the manifest or a row may lack.
+    prose : sequence of str
+        Which of them hold sentences, whose blanks at the ends are kept. Blanks around any other value, a path or a
+        name, are refused. Columns that are in none of the three, such as an id, are ignored.
+
+    Returns
+    -------
+    list of dict of str to str
+        One a row, with the keys of `columns` and those of `optional` that it fills. Row `i` of the list is row
+        `i + 1` in messages, which count neither the header nor blank lines.
+
+    Raises
+    ------
+    UwmError
+        If the path is no readable `.csv` or `.jsonl` file in UTF-8, or is empty; if a column is missing, misspelt,
+        unnamed or given twice; if a row has more or fewer cells than the header, repeats it, or is no JSON object; if
+        a value is missing, blank or no text, or holds a NUL or half a surrogate pair.
+
+    Examples
+    --------
+    >>> rows = read_rows("set.csv", columns=["image", "label"], optional=["split"])  # doctest: +SKIP
+    >>> images = [file_of_row(rows, i, "image", "set.csv") for i in range(len(rows))]  # doctest: +SKIP
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UwmError(f"{path} is no manifest: give a file ending in .csv or .jsonl.")
+    parse = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
+    rows = []
+    for number, row in enumerate(parse(path, _text_of(path), (*columns, *optional)), start=1):
+        _check_names(path, number, row, columns, optional)
+        values = {name: row.get(name) for name in (*columns, *optional)}
+        filled = {name: value for name, value in values.items() if not _is_blank(value)}
+        lacking = [name for name in columns if name not in filled]
+        if lacking:
+            raise UwmError(
+                f"Row {number} of {path} lacks {', '.join(lacking)}: every row needs {', '.join(columns)}."
+            )
+        for name, value in filled.items():
+            _check_value(path, number, name, value, prose=name in prose)
+        rows.append(filled)
+    if not rows:
+        raise UwmError(f"{path} has no rows: give at least one, with {', '.join(columns)}.")
+    return rows
+
+
+def rows_of_split(rows: Sequence[dict[str, str]], split: str, path: str | os.PathLike) -> list[int]:
+    """Return the positions of a split's rows, or of all rows where none has a `split`.
+
+    Raises
+    ------
+    UwmError
+        If there is no such split, some rows have a split and some have none, or two differ in case alone.
+    """
+    known = sorted({row["split"] for row in rows if "split" in row})
+    if not known:
+        return list(range(len(rows)))
+    without = next((number for number, row in enumerate(rows, start=1) if "split" not in row), None)
+    if without is not None:
+        raise UwmError(
+            f"Row {without} of {path} has no split but other rows have one: give each row its split."
+        )
+    if len({name.casefold() for name in known}) < len(known):
+        raise UwmError(f"{path} spells a split in two ways ({', '.join(known)}): write each in one way.")
+    if split not in known:
+        raise UwmError(f"{path} has no split {split!r}: choose one of {', '.join(known)}.")
+    return [i for i, row in enumerate(rows) if row["split"] == split]
+
+
+def file_of_row(rows: Sequence[dict[str, str]], i: int, column: str, path: str | os.PathLike) -> Path:
+    """Return the file that a row names, absolute or relative to the manifest.
+
+    Raises
+    ------
+    UwmError
+        If there is no such file, or it is none that can be read to an end: a folder, a pipe, a device.
+    """
+    file = Path(path).parent / rows[i][column]
+    if not os.path.isfile(file):  # Path.is_file raises for a name that is too long
+        state = "is no regular file" if os.path.exists(file) else "does not exist"
+        raise UwmError(f"{column} in row {i + 1} of {path} {state} ({_short(str(file))}): correct the path.")
+    return file
+
+
+def _text_of(path: Path) -> str:
+    if not os.path.exists(path):
+        raise UwmError(f"There is no manifest {path}: check the path.")
+    if not os.path.isfile(path):  # opening a pipe would wait for ever
+        raise UwmError(f"{path} cannot be read (no regular file): give the file of a manifest.")
+    try:
+        # Spreadsheets put a mark in front of UTF-8. Bytes, because text mode would change line ends inside captions.
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UwmError(f"{path} cannot be read ({error.strerror}): give the file of a manifest.") from error
+    except UnicodeDecodeError as error:
+        raise UwmError(f"{path} is not UTF-8 text ({error.reason}): save the manifest as UTF-8.") from error
+
+
+def _csv_rows(path: Path, text: str, wanted: Sequence[str]) -> Iterator[dict[str, str]]:
+    try:
+        header, *rows = filter(None, csv.reader(io.StringIO(text, newline=""), strict=True))
+    except ValueError:  # nothing to unpack
+        return
+    except csv.Error as error:
+        raise UwmError(f"{path} is not a CSV file ({error}): write it again, or as .jsonl.") from error
+    twice = next((name for i, name in enumerate(header) if name in header[:i]), None)
+    # pandas writes its index as a first column without a name; anywhere else it is a stray comma.
+    if "" in header[1:] or twice is not None:
+        what = "without a name" if "" in header[1:] else f"{_short(twice)!r} twice"
+        raise UwmError(f"{path} has a column {what}: give every column one name of its own.")
+    if len(header) == 1 and wanted[1:] and any(mark in header[0] for mark in ";\t|"):
+        raise UwmError(f"The header of {path} has no commas: separate its cells by commas.")
+    for number, cells in enumerate(rows, start=1):
+        if len(cells) != len(header):
+            raise UwmError(
+                f"Row {number} of {path} has {len(cells)} cells but the header {len(header)}: put every caption that "
+                "holds a comma, a quote or a line break in double quotes."
+            )
+        if [cell.strip("\ufeff") for cell in cells] == header:
+            raise UwmError(f"Row {number} of {path} repeats the header: leave that row out.")
+        if any(cell[:1].isspace() and cell.strip()[:1] == cell.strip()[-1:] == '"' for cell in cells):
+            raise UwmError(
+                f"Row {number} of {path} has a blank between a comma and a quote: take the blank out."
+            )
+        yield dict(zip(header, cells, strict=True))
+
+
+def _json_rows(path: Path, text: str, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
+    # Not splitlines: JSON allows other line separators, such as U+2028, inside a caption.
+    lines = (line for line in text.split("\n") if line.strip())
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line, object_pairs_hook=_no_key_twice)
+        except UwmError as error:
+            raise UwmError(f"Row {number} of {path} {error}") from error
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", None) or "nested too deeply or a number too long"
+            raise UwmError(
+                f"Row {number} of {path} is not JSON ({reason}): write one object a line."
+            ) from error
+        if not isinstance(row, dict):
+            raise UwmError(
+                f"Row {number} of {path} is no object but {_short(line)}: write one object a line."
+            )
+        yield row
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise UwmError(f"has the key {_short(twice)!r} twice: give each key once.")
+    return row
+
+
+def _check_names(
+    path: Path, number: int, row: dict[str, Any], columns: Sequence[str], optional: Sequence[str]
+) -> None:
+    """Raise for a wanted column that is missing, or an optional one that stands there misspelt."""
+    present = [name for name in row if name not in (*columns, *optional)]
+    plain = {name.strip().casefold().replace(" ", "_").replace("-", "_"): name for name in present}
+    for wanted in (name for name in (*columns, *optional) if name not in row):
+        near = get_close_matches(wanted, plain, n=1, cutoff=NEAR)
+        if near:
+            raise UwmError(
+                f"Row {number} of {path} has {_short(plain[near[0]])!r} for {wanted!r}: rename that column."
+            )
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and flaw_of_text(value) == "blank")
+
+
+def _check_value(path: Path, number: int, name: str, value: Any, *, prose: bool) -> None:
+    if not isinstance(value, str):
+        raise UwmError(f"{name} in row {number} of {path} is {_short(repr(value))}: give text.")
+    flaw = flaw_of_text(value) or ("blanks around it" if not prose and value != value.strip() else None)
+    if flaw:
+        raise UwmError(
+            f"{name} in row {number} of {path} has {flaw} ({_short(repr(value))}): correct that value."
+        )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
