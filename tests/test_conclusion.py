@@ -44,15 +44,19 @@ def test_sensitivity_and_bias_are_measured_with_their_intervals():
 def test_conclude_saves_and_checks(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("uwmlib.reporting.references.manifests_dir", lambda: tmp_path)
     values = {"a": {"gs": {"value": 4.5, "interval": [4.0, 5.0], "n": 100}}}
-    conclude("nb", values, params={"tau": 0.02}, results_dir=str(tmp_path / "results"), update_reference=True)
-    assert json.loads((tmp_path / "results" / "nb.json").read_text())["values"] == values
-    conclude("nb", values, params={"tau": 0.02})
+    cell = {"tau": 0.02, "base_weights": "", "batch_size": 128, "results_dir": "", "update_reference": False}
+    conclude("nb", values, cell | {"results_dir": str(tmp_path / "results"), "update_reference": True})
+    saved = json.loads((tmp_path / "results" / "nb.json").read_text())
+    assert saved["values"] == values and saved["params"] == {"tau": 0.02, "base_weights": ""}
+    conclude("nb", values, cell | {"batch_size": 3})
     assert "4 of 4 values agree" in capsys.readouterr().out
     values["a"]["gs"]["value"] = 5.5
     with pytest.raises(uwm.UwmError, match=r"a\.gs\.value"):
-        conclude("nb", values, params={"tau": 0.02})
-    conclude("nb", values, params={"tau": 0.05})
-    assert "tau" in capsys.readouterr().out
+        conclude("nb", values, cell)
+    # Other weights under the same name are another model, and no failure.
+    for name, value in (("tau", 0.05), ("base_weights", "mine.safetensors")):
+        conclude("nb", values, cell | {name: value})
+        assert f"not compared, because {name}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

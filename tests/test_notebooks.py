@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import nbformat
 import pytest
 
 from uwmlib.manifests import manifests_dir
+from uwmlib.parameters import CHECKS
+from uwmlib.reporting.conclusion import WITHOUT_EFFECT
+from uwmlib.reporting.references import load_references
 from uwmlib.runner import declared_parameters
 
 NOTEBOOKS = sorted((manifests_dir().parent / "notebooks").glob("*.ipynb"))
@@ -41,6 +45,22 @@ def test_one_parameters_cell_with_typed_commented_defaults(notebook):
     assert {"profile", "seed", "device", "results_dir", "update_reference"} <= set(parameters)
     assert all(parameter.kind != "None" and parameter.help for parameter in parameters.values())
     assert parameters["profile"].default == '"mini"'
+    # papermill passes over a line that it cannot read, and the check over a name that it does not know.
+    (cell,) = [cell for cell in nb.cells if "parameters" in tags(cell)]
+    assert len(parameters) == len(cell.source.splitlines()) and set(parameters) <= set(CHECKS)
+
+
+def test_the_check_follows_the_parameters_and_the_reference_has_all_that_count(notebook):
+    path, nb = notebook
+    code = cells(nb, "code")
+    at = next(i for i, cell in enumerate(code) if "parameters" in tags(cell))
+    assert code[at + 1].source.startswith("parameters = uwm.checked_parameters(globals())")
+    defaults = {
+        name: ast.literal_eval(parameter.default)
+        for name, parameter in declared_parameters(path).items()
+        if name not in WITHOUT_EFFECT
+    }
+    assert load_references(path.stem)["params"] == defaults
 
 
 def test_cells_are_short_and_prose_stands_before_figures(notebook):

@@ -12,7 +12,7 @@ import torch
 
 import uwmlib as uwm
 from uwmlib.manifests import manifests_dir
-from uwmlib.parameters import CHECKS, check_run
+from uwmlib.parameters import CHECKS, check_run, checked_parameters
 from uwmlib.runner import declared_parameters
 
 NOTEBOOKS = sorted((manifests_dir().parent / "notebooks").glob("*.ipynb"))
@@ -27,7 +27,7 @@ NOTEBOOKS = sorted((manifests_dir().parent / "notebooks").glob("*.ipynb"))
         "margin": (0, 2.5),
         "seed": (0, 2**63 - 1, np.int64(3)),
         "n_test": (0, 10**9),
-        "n_calibration": (1,),
+        "n_calibration": (0, 1),
         "batch_size": (1, 128),
         "device": ("cpu", torch.device("cpu")),
         "base_model": ("", "mini-CoCa", "open_clip:ViT-B-32", "hf:a/b"),
@@ -35,7 +35,7 @@ NOTEBOOKS = sorted((manifests_dir().parent / "notebooks").glob("*.ipynb"))
         "data": ("", "mini-visu"),
         "layer": ("text.11.out",),
         "only": ("", "CoCa  SigLIP"),
-        "judge": ("lexicon", "lm:folder", "endpoint:a@http://b", "replay:x"),
+        "judge": ("", "lexicon", "lm:folder", "endpoint:a@http://b", "replay:x"),
         "toxicity": ("mini", "detoxify", "replay:x"),
         "progress": (True, False),
         "cache_dir": ("",),
@@ -56,11 +56,11 @@ def test_what_can_be_used_passes(name, values):
         "strong_tau": (1.0, math.nan),
         "taus": ("", " ", "0.1, 0.2", "0.1 nan", "0.1 1", "a", 0.1),
         "alpha": (math.nan, math.inf, -math.inf, "-1", None, True, 1j, 10**400),
-        "alpha_steps": (0, -1, 2.0),
+        "alpha_steps": (1, -1, 2.0),
         "margin": (-0.1, math.nan),
         "seed": (-1, 2**63, 2**64, 1.0, "0", True, None, 10**5000),
         "n_test": (-1, 0.5),
-        "n_calibration": (0, -1),
+        "n_calibration": (-1, 2.0),
         "batch_size": (0, -5, 1.5, "128", True),
         "max_new_tokens": (0,),
         "device": ("cuda:99", "tpu9", "meta", "", None, 1.5),
@@ -73,7 +73,7 @@ def test_what_can_be_used_passes(name, values):
         "layer": ("vision.3", "vision.x.fc2", "3.fc2", "vision.3.fc3"),
         "only": ("CoCa Foo",),
         "blur_unsafe": ("no way", True),
-        "judge": ("", "lexicon:", "lm:", "gpt"),
+        "judge": ("lexicon:", "lm:", "gpt"),
         "toxicity": ("replay:", "Mini"),
         "bleu": ("corpus",),
         "progress": (1, "yes"),
@@ -121,3 +121,11 @@ def test_the_defaults_of_every_chapter_pass(path, tmp_path, monkeypatch):
     defaults.pop("__annotations__", None)
     assert len(defaults) >= 10
     check_run(**defaults)
+
+
+def test_the_parameters_of_a_notebook_are_those_that_have_a_check():
+    cell = {"tau": 0.05, "seed": 3, "results_dir": ""}
+    imported = {"uwm": uwm, "math": math, "_": "", "In": [], "title": "no parameter"}
+    assert checked_parameters(imported | cell) == cell
+    with pytest.raises(uwm.UwmError, match="tau"):
+        checked_parameters(imported | cell | {"tau": 5.0})

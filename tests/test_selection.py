@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from uwmlib.editing import select_adaptive, select_fixed
+from uwmlib.editing import select_adaptive, select_fixed, select_positive
 from uwmlib.editing.selection import select
 from uwmlib.errors import UwmError
 
@@ -115,3 +115,31 @@ def test_no_mass_is_refused():
 def test_a_tau_that_is_no_number_is_refused(rule, tau):
     with pytest.raises(UwmError, match="tau is .*: give a number"):
         select(torch.ones(3, 3), tau, rule=rule)
+
+
+def loop_positive(score: list[int], tau: Fraction) -> list[int]:
+    """Take positive scores from the highest on until they hold tau of their sum; of equal ones the lower index."""
+    order = sorted((i for i, value in enumerate(score) if value > 0), key=lambda i: (-score[i], i))
+    mass, kept = sum(value for value in score if value > 0), []
+    while order and sum(score[i] for i in kept) < tau * mass:
+        kept.append(order.pop(0))
+    return sorted(kept)
+
+
+@pytest.mark.parametrize("low", [0, -3, -60])
+def test_positive_takes_the_top_whatever_the_sign_of_the_total(low):
+    generator = torch.Generator().manual_seed(2)
+    for tau in (Fraction(1, 50), Fraction(1, 4), Fraction(15, 16)):
+        score = torch.randint(low, 20, (7, 9), generator=generator).float()
+        expected = loop_positive([int(value) for value in score.flatten()], tau)
+        assert select_positive(score, float(tau)).tolist() == expected
+        assert select(score, float(tau), rule="positive").tolist() == expected
+        if low == 0:
+            assert select_adaptive(score, float(tau)).tolist() == expected
+
+
+def test_a_negative_total_turns_the_released_rule_round_and_not_the_repaired_one():
+    score = torch.tensor([3.0, -1.0, -9.0, 2.0])
+    assert select_adaptive(score, 0.5).tolist() == [2]
+    assert select_positive(score, 0.5).tolist() == [0]
+    assert select_positive(-score.abs(), 0.5).tolist() == []

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from uwmlib.errors import UwmError
+from uwmlib.reporting import describe_tuples
 from uwmlib.tuples import Tuples, load_tuples
 from uwmlib.tuples.loading import sample_rows
 
@@ -238,3 +239,10 @@ def test_only_the_mini_worlds_own_tuples_are_harmless(folder):
     write(path / "mini-visu.jsonl", rows)
     assert load_tuples("mini-visu", n=2).harmless
     assert not load_tuples(path / "mini-visu.jsonl").harmless
+
+
+def test_a_page_says_how_many_tuples_were_both_calibrated_and_tested_on(folder):
+    mini = [load_tuples("mini-visu", split=split, n=20) for split in ("test", "train")]
+    assert describe_tuples(test=mini[0], calibration=mini[1]) == "20 test tuples, 20 calibration tuples"
+    both = describe_tuples(test=mini[0], calibration=mini[0][:7])
+    assert both == "20 test tuples, 7 calibration tuples, of which 7 have the captions of test tuples"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from uwmlib.metrics import compare, retrieval, safeground
     from uwmlib.mini.zero_shot_sets import zero_shot_set
     from uwmlib.models import Vlm, load_model
-    from uwmlib.parameters import check_run
+    from uwmlib.parameters import check_run, checked_parameters
     from uwmlib.profiles import profile
     from uwmlib.tuples import Tuples, load_tuples
 
@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Cache": "uwmlib.cache", "Evaluation": "uwmlib.evaluation", "Scores": "uwmlib.editing", "Tuples": "uwmlib.tuples",
     "UwmError": "uwmlib.errors", "Vlm": "uwmlib.models", "WeightEdit": "uwmlib.editing",
-    "check_run": "uwmlib.parameters", "compare": "uwmlib.metrics",
+    "check_run": "uwmlib.parameters", "checked_parameters": "uwmlib.parameters", "compare": "uwmlib.metrics",
     "embed_tuples": "uwmlib.evaluation", "evaluate": "uwmlib.evaluation",
     "gradient_scores": "uwmlib.editing", "load_model": "uwmlib.models", "load_tuples": "uwmlib.tuples",
     "profile": "uwmlib.profiles", "retrieval": "uwmlib.metrics", "safeground": "uwmlib.metrics",
@@ -43,6 +43,7 @@ __all__ = [
     "WeightEdit",
     "__version__",
     "check_run",
+    "checked_parameters",
     "compare",
     "embed_tuples",
     "evaluate",

@@ -6,7 +6,7 @@ import math
 import operator
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,28 @@ def check_run(**parameters: Any) -> None:
     """
     for name, value in parameters.items():
         CHECKS[known(name, CHECKS, "parameter")](name, value)
+
+
+def checked_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a notebook, checked: every name of `namespace` that is in `CHECKS`.
+
+    A chapter calls it with `globals()` right after its parameters cell, and hands the result to
+    `uwmlib.reporting.conclude`: what decides whether its numbers may be compared with the reference cannot be
+    forgotten.
+
+    Raises
+    ------
+    UwmError
+        For the first value that cannot be used (see `check_run`).
+
+    Examples
+    --------
+    >>> checked_parameters({"tau": 0.02, "seed": 0, "vlm": "no parameter"})
+    {'tau': 0.02, 'seed': 0}
+    """
+    given = {name: namespace[name] for name in CHECKS if name in namespace}
+    check_run(**given)
+    return given
 
 
 def _shown(value: Any) -> str:
@@ -111,19 +133,15 @@ def _one_of(name: str, value: Any, *, choices: tuple[str, ...]) -> None:
 
 
 def _starts(name: str, value: Any, *, choices: tuple[str, ...]) -> None:
-    """Check text that is one of `choices`, or begins with one that ends in a colon or dash and goes on."""
+    """Check text that is empty or one of `choices`, or begins with one that ends in a colon or dash and goes on."""
     _text(name, value)
+    if not value:  # the profile's own
+        return
     open_ended = tuple(choice for choice in choices if choice[-1] in ":-")
     if value not in set(choices) - set(open_ended) and (
         not value.startswith(open_ended) or value in open_ended
     ):
         raise UwmError(f"{name} is {_shown(value)}: give one of {', '.join(choices)}.")
-
-
-def _model(name: str, value: Any) -> None:
-    _text(name, value)
-    if value:
-        _starts(name, value, choices=MODELS)
 
 
 def _weights(name: str, value: Any) -> None:
@@ -190,19 +208,22 @@ def _update_reference(name: str, value: Any) -> None:
 #: What is checked of each parameter, by its name.
 CHECKS: dict[str, Callable[[str, Any], None]] = {
     "profile": partial(_one_of, choices=("mini", "paper")),
-    "base_model": _model,
+    "base_model": partial(_starts, choices=MODELS),
     "base_weights": _weights,
-    "safe_model": _model,
+    "safe_model": partial(_starts, choices=MODELS),
     "safe_weights": _weights,
     "data": _data,
+    "zero_shot": _text,
+    "architectures": _text,
+    "llavas": _text,
     "n": partial(_whole, least=1),
     "n_test": _whole,
-    "n_calibration": partial(_whole, least=1),
+    "n_calibration": _whole,
     "tau": _share,
     "strong_tau": _share,
     "taus": _shares,
     "alpha": _real,
-    "alpha_steps": partial(_whole, least=1),
+    "alpha_steps": partial(_whole, least=2),
     "margin": partial(_real, least=0.0),
     "variant": partial(_one_of, choices=("released", "paper", "unsafe-only", "difference")),
     "baseline_reading": partial(_one_of, choices=READINGS),

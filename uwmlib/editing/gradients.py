@@ -132,7 +132,7 @@ class GradientScores:
             By default the released share: 0.035 for G-Unsafe, 0.005 for G-Safe-CLIP.
         alpha : float, or mapping of encoder to float
             0 prunes, as the paper does.
-        rule : "adaptive" or "fixed", or mapping of encoder to rule, optional
+        rule : "adaptive", "fixed" or "positive", or mapping of encoder to rule, optional
             By default that of the reading: "fixed", except for the vision encoder under the released
             G-Unsafe, whose class inherits the adaptive selection of UWM.
         text, vision : "all", kind, list of kinds, or None

@@ -105,8 +105,8 @@ class Scores:
             Factor of the selected weights: -1 flips, 0 removes, 1 changes nothing.
         variant, prior
             See `score_of`.
-        rule : "adaptive" or "fixed", or mapping of encoder to rule
-            See `selection.select_adaptive` and `selection.select_fixed`.
+        rule : "adaptive", "fixed" or "positive", or mapping of encoder to rule
+            See `select_adaptive`, `select_fixed` and `select_positive` of `uwmlib.editing.selection`.
         text, vision : "all", kind, list of kinds, or None
             Which of the scored sites to use; None leaves the encoder out.
 

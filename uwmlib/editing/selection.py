@@ -7,13 +7,13 @@ import torch
 from uwmlib.errors import UwmError
 from uwmlib.options import known, number
 
-RULES = ("adaptive", "fixed")
+RULES = ("adaptive", "fixed", "positive")
 
 
 def select(score: torch.Tensor, tau: float, *, rule: str) -> torch.Tensor:
-    """Select by name of the rule: `select_adaptive` or `select_fixed`."""
-    known(rule, RULES, "selection rule")
-    return select_adaptive(score, tau) if rule == "adaptive" else select_fixed(score, tau)
+    """Select by name of the rule: `select_adaptive`, `select_fixed` or `select_positive`."""
+    rules = dict(zip(RULES, (select_adaptive, select_fixed, select_positive), strict=True))
+    return rules[known(rule, RULES, "selection rule")](score, tau)
 
 
 def select_adaptive(score: torch.Tensor, tau: float) -> torch.Tensor:
@@ -84,6 +84,34 @@ def select_fixed(score: torch.Tensor, tau: float) -> torch.Tensor:
     if k < 1:
         return torch.empty(0, dtype=torch.long, device=flat.device)
     return (flat > flat.kthvalue(k).values).nonzero().flatten()
+
+
+def select_positive(score: torch.Tensor, tau: float) -> torch.Tensor:
+    """Select the smallest set of top weights that holds at least `tau` of the mass of the positive scores.
+
+    `select_adaptive` with its sign repaired: negative scores count as no mass, so the highest scores are selected
+    whatever the sign of the total. Where no score is negative the two rules are one. Not in the released code.
+
+    Parameters
+    ----------
+    score : Tensor, any shape
+    tau : float in (0, 1)
+
+    Returns
+    -------
+    LongTensor, shape [k]
+        Flat indices, ascending; empty where no score is positive.
+
+    Raises
+    ------
+    UwmError
+        If tau is outside (0, 1), or a score is NaN or infinite.
+    """
+    _check(score, tau)
+    positive = score.detach().clamp_min(0)
+    if not positive.any():
+        return torch.empty(0, dtype=torch.long, device=score.device)
+    return select_adaptive(positive, tau)
 
 
 def check_tau(tau: float) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from uwmlib.errors import UwmError
 from uwmlib.options import known
-from uwmlib.paper.verdicts import Difference, marked, verdict
+from uwmlib.paper.verdicts import Difference, as_difference, marked, verdict
 from uwmlib.reporting.measured import mean_of, measured, outcomes
 from uwmlib.reporting.tables import LABELS
 
@@ -50,10 +50,7 @@ def change_along(points: Sequence[Any], key: str) -> Difference:
         raise UwmError(f"{key} was not measured on equally many items along the sweep: use the same items.")
     along = np.arange(len(rows)) - (len(rows) - 1) / 2
     weights = along * (len(rows) - 1) / (along**2).sum()
-    mean = mean_of(100 * weights @ np.stack(rows).astype(float))
-    if not mean.has_interval:
-        raise UwmError("One item has no spread: measure the sweep on at least two.")
-    return Difference(mean.value, mean.lo, mean.hi, mean.n)
+    return as_difference(mean_of(100 * weights @ np.stack(rows).astype(float)))
 
 
 def trend_table(

@@ -17,7 +17,7 @@ import pandas as pd
 from uwmlib.errors import UwmError
 from uwmlib.manifests import manifest_path
 from uwmlib.paper.values import paper_digits, paper_value
-from uwmlib.reporting.measured import item_scores, mean_of, outcomes
+from uwmlib.reporting.measured import Measured, item_scores, mean_of, outcomes
 from uwmlib.reporting.tables import LABELS
 
 # The paper prints percentages with one decimal, and prints some quantities twice with values 0.1 apart: one
@@ -168,7 +168,7 @@ def verdict(
         If our numbers are not finite or the interval does not hold the difference.
     """
     lo, hi = our_interval
-    if not (math.isfinite(lo) and math.isfinite(hi) and lo <= our_difference <= hi):
+    if not (math.isfinite(our_difference) and lo <= our_difference <= hi):  # NaN is in no interval
         raise UwmError(
             f"{our_difference} with interval [{lo}, {hi}] is no measurement: the interval must hold it."
         )
@@ -185,6 +185,12 @@ def verdict(
 def marked(word: str) -> str:
     """A verdict with its mark: "▲ holds"."""
     return f"{MARKS[word]} {word}"
+
+
+def as_difference(mean: Measured) -> Difference:
+    """Return a mean change as a difference; one item has no spread, so its interval excludes nothing."""
+    lo, hi = (mean.lo, mean.hi) if mean.has_interval else (-math.inf, math.inf)
+    return Difference(mean.value, lo, hi, mean.n)
 
 
 def difference_between(left: Any, left_key: str, right: Any, right_key: str) -> Difference | None:
@@ -439,7 +445,4 @@ def _paired_mean(before: np.ndarray, after: np.ndarray) -> Difference:
         raise UwmError(
             f"Scores of {len(before)} and {len(after)} items cannot be paired: measure both on the same items."
         )
-    mean = mean_of(after - before)
-    if not mean.has_interval:
-        raise UwmError("One item has no spread: measure both on at least two.")
-    return Difference(mean.value, mean.lo, mean.hi, mean.n)
+    return as_difference(mean_of(after - before))

@@ -1,6 +1,7 @@
 """Results, reference checks, tables and figures."""
 
 from uwmlib.reporting.conclusion import conclude, record
+from uwmlib.reporting.data import describe_tuples
 from uwmlib.reporting.measured import SIGNAL_KEYS, Measured, measured
 from uwmlib.reporting.references import check_references, update_references
 from uwmlib.reporting.results import flatten, load_results, save_results
@@ -13,6 +14,7 @@ __all__ = [
     "Table",
     "check_references",
     "conclude",
+    "describe_tuples",
     "flatten",
     "load_results",
     "measured",

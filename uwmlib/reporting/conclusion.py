@@ -10,6 +10,11 @@ from uwmlib.reporting.measured import measured
 from uwmlib.reporting.references import DEFAULT_TOLERANCE, check_references
 from uwmlib.reporting.results import flatten, save_results
 
+#: Parameters of notebooks that say how or where to compute, and not what.
+WITHOUT_EFFECT = (
+    "batch_size", "blur_unsafe", "cache_dir", "device", "progress", "results_dir", "update_reference",
+)  # fmt: skip
+
 
 def record(sources: Mapping[str, Any], keys: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
     """Return measured scores in the form that results files keep.
@@ -41,10 +46,8 @@ def record(sources: Mapping[str, Any], keys: Iterable[str]) -> dict[str, dict[st
 def conclude(
     name: str,
     values: Mapping[str, Any],
+    parameters: Mapping[str, Any],
     *,
-    params: Mapping[str, Any],
-    results_dir: str = "",
-    update_reference: bool = False,
     tolerance: float | Mapping[str, float] = DEFAULT_TOLERANCE,
 ) -> None:
     """Save a notebook's results where asked to, and check them against its reference values.
@@ -55,12 +58,10 @@ def conclude(
         The notebook's name; results go to `<results_dir>/<name>.json`.
     values : mapping
         Nested results (see `save_results`).
-    params : mapping
-        The parameters that the numbers depend on. With other parameters than the reference's nothing is compared.
-    results_dir : str
-        Folder of results; nothing is saved when empty.
-    update_reference : bool
-        Make these values the reference instead of checking them.
+    parameters : mapping
+        The whole parameters cell, as `uwmlib.checked_parameters` returns it. Nothing is compared with the reference
+        where one of them differs from the reference's, those in `WITHOUT_EFFECT` aside: with another model, other
+        weights or other data there is nothing to agree with.
     tolerance : float or mapping
         See `check_references`.
 
@@ -69,6 +70,8 @@ def conclude(
     UwmError
         If a value differs from its reference.
     """
-    if results_dir:
-        save_results(name, values, params=params, path=Path(results_dir) / f"{name}.json")
-    check_references(name, flatten(values), params=params, tolerance=tolerance, update=update_reference)
+    params = {key: value for key, value in parameters.items() if key not in WITHOUT_EFFECT}
+    if parameters["results_dir"]:
+        save_results(name, values, params=params, path=Path(parameters["results_dir"]) / f"{name}.json")
+    update = parameters["update_reference"]
+    check_references(name, flatten(values), params=params, tolerance=tolerance, update=update)

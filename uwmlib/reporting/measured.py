@@ -44,7 +44,7 @@ def measured(source: Any, key: str) -> Measured | None:
     Returns
     -------
     Measured or None
-        None if `source` does not know the score.
+        None if `source` does not know the score, or holds it for no item at all.
 
     Raises
     ------
@@ -106,13 +106,18 @@ def parts_of(source: Any) -> list[Any]:
 
 def _measured(part: Any, key: str) -> Measured | None:
     if isinstance(part, Mapping):
-        return None if part.get(key) is None else _read(part[key])
+        return None if part.get(key) is None or _is_empty(part[key]) else _read(part[key])
     if key in SIGNAL_KEYS and hasattr(part, "sensitivity_bias"):
         return _signal(part, *key.split("_"))
     if key not in part.as_percent():
         return None
     at = (key, 1) if hasattr(part, "recall") else (key,)
     return Measured(float(part.as_percent()[key]), *map(float, part.interval(*at)), n=int(part.n))
+
+
+def _is_empty(held: Any) -> bool:
+    """No item was asked: a share of none is not measured."""
+    return np.shape(held) == (0,)
 
 
 def _signal(part: Any, which: str, query: str) -> Measured:

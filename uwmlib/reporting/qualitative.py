@@ -234,14 +234,19 @@ def show_retrieved(
         Whether unsafe pictures are drawn as a few patches and unsafe captions withheld. "auto" shows only the
         unsafe items of the mini world that ships, which are harmless.
 
+    Returns
+    -------
+    Figure
+        Without rows one that says that there is nothing to show: a rule that no query matches is a result.
+
     Raises
     ------
     UwmError
-        If there is no row to show, or for another `blur_unsafe`.
+        For another `blur_unsafe`.
     """
-    if not len(rows):
-        raise UwmError("No query matches, so there is nothing to show: ask for another combination.")
     blur = _blurs(tuples, blur_unsafe)
+    if not len(rows):
+        return _nothing_to_show()
     size = (plots.WIDTH, 1.72 * len(rows) + 0.3)
     with plots.style():
         figure, axes = plt.subplots(
@@ -257,6 +262,13 @@ def show_retrieved(
                 _frame(ax, safe=safe, partner=bool(hits.partner[at]))
         for ax, title in zip(axes[0], (f"{side} query", *found), strict=True):
             ax.set_title(title, fontsize=11, fontweight="bold")
+    return figure
+
+
+def _nothing_to_show() -> Figure:
+    with plots.style():
+        figure = plt.figure(figsize=(plots.WIDTH, 0.6))
+        figure.text(0.5, 0.5, "No query matches this rule: there is nothing to show.", ha="center", va="center")
     return figure
 
 

@@ -181,14 +181,16 @@ def paper_beside_ours(
 
 def beside(ours: Measured | None, paper: float | None, *, digits: int = 1) -> str:
     """One cell: "12.3 [11.0, 13.6] (13.1)"; dashes for what is unknown, no parentheses if `paper` is None."""
-    here = MISSING if ours is None else with_interval(ours, digits=digits)
+    here = with_interval(ours, digits=digits)
     if paper is None:
         return here
     return f"{here} ({MISSING if math.isnan(paper) else f'{paper:.{digits}f}'})"
 
 
-def with_interval(number: Measured, *, digits: int = 1) -> str:
-    """A number as "12.3 [11.0, 13.6]" with non-breaking spaces, or alone where no interval is known."""
+def with_interval(number: Measured | None, *, digits: int = 1) -> str:
+    """A number as "12.3 [11.0, 13.6]" with non-breaking spaces, alone without an interval; a dash for None."""
+    if number is None:
+        return MISSING
     if not number.has_interval:
         return f"{number.value:.{digits}f}"
     return f"{number.value:.{digits}f} [{number.lo:.{digits}f},{NBSP}{number.hi:.{digits}f}]".replace(
