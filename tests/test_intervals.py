@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -152,9 +153,55 @@ def test_bad_input_is_refused():
         (lambda: tango(6, 5, 10), "11 of 10"),
         (lambda: paired_difference(yes, torch.tensor([True, False])), "1 and 2 tuples"),
         (lambda: paired_difference(yes, torch.tensor([1])), "boolean"),
+        (lambda: paired_difference(None, yes), "before is no dense tensor"),
+        (lambda: bootstrap(None, torch.mean, generator=generator), "values is no dense tensor"),
+        (lambda: bootstrap(torch.tensor(1.0), torch.mean, generator=generator), "0 rows"),
+        (
+            lambda: bootstrap(torch.tensor([1.0, math.nan]), torch.mean, generator=generator),
+            "NaN or infinity",
+        ),
+        (
+            lambda: bootstrap(torch.tensor([1.0, math.inf]), torch.mean, generator=generator),
+            "NaN or infinity",
+        ),
+        (
+            lambda: bootstrap(torch.tensor([0.0, 1.0]), lambda v: v.sum() / v.sum(), generator=generator),
+            "NaN",
+        ),
+        (lambda: bootstrap(torch.arange(9.0), torch.unique, generator=generator), "changes its shape"),
+        (lambda: bootstrap(torch.ones(3), torch.mean, generator=None), "torch.Generator"),
+        (lambda: bootstrap(torch.ones(3), torch.mean, generator=3), "torch.Generator"),
+        (lambda: bootstrap(torch.ones(3), torch.mean, n_resamples=2.5, generator=generator), "2.5"),
         (lambda: bootstrap(torch.empty(0), torch.mean, generator=generator), "0 rows"),
         (lambda: bootstrap(torch.ones(3), torch.mean, n_resamples=1, generator=generator), "and 1"),
         (lambda: bootstrap(torch.ones(3), torch.mean, level=1.0, generator=generator), "level must lie"),
     ):
         with pytest.raises(UwmError, match=message):
             ask()
+
+
+@pytest.mark.parametrize("wrong", [2.5, 2.0, math.nan, math.inf, "2", None, True])
+def test_counts_are_whole_numbers(wrong):
+    for ask in (
+        lambda: wilson(wrong, 10),
+        lambda: wilson(1, wrong),
+        lambda: mcnemar_exact(wrong, 1),
+        lambda: mcnemar_exact(1, wrong),
+        lambda: tango(wrong, 1, 10),
+        lambda: tango(1, 1, wrong),
+    ):
+        with pytest.raises(UwmError, match="whole"):
+            ask()
+
+
+@pytest.mark.parametrize("level", ["0.95", None, [0.9], math.nan, True])
+def test_levels_are_numbers_between_0_and_1(level):
+    for ask in (lambda: wilson(1, 10, level), lambda: tango(1, 1, 10, level)):
+        with pytest.raises(UwmError, match="level"):
+            ask()
+
+
+def test_numpys_whole_numbers_count_as_pythons_do():
+    # 2^100 outcomes do not fit NumPy's 64 bits.
+    assert mcnemar_exact(np.int64(40), np.int64(60)) == mcnemar_exact(40, 60)
+    assert wilson(np.int64(2), np.int32(10)) == wilson(2, 10)

@@ -70,6 +70,18 @@ def test_duplicates_tie_exactly_wherever_they_stand(chunk):
         assert found.ranks[direction].tolist() == ranks
 
 
+def test_cosines_a_billionth_apart_are_no_tie_and_rounding_is_one():
+    # From the query at 0 the items lie 45 degrees off, and 45 degrees less 1e-9: their cosines differ by 7e-10.
+    query, far, near = (
+        torch.tensor([[math.cos(angle), math.sin(angle)]], dtype=torch.float64)
+        for angle in (0.0, math.pi / 4, math.pi / 4 - 1e-9)
+    )
+    parts = {"safe_text": query, "unsafe_text": query}
+    assert retrieval(**parts, safe_image=near, unsafe_image=far).ranks["tu_vus"].item() == 1
+    assert retrieval(**parts, safe_image=far, unsafe_image=near).ranks["tu_vus"].item() == 2
+    assert retrieval(**parts, safe_image=near, unsafe_image=0.1 * near).ranks["tu_vus"].item() == 2
+
+
 def test_hand_worked_unsafe_query():
     # The unsafe text (1, 0) has these cosines: safe images .8 (own) and .6, unsafe images 1 (own) and 0.
     found = retrieval(
@@ -120,7 +132,7 @@ def test_recall_interval_and_table_follow_the_ranks():
     assert repr(found) == f"Retrieval(n=40, ts_vs@1={found.recall('ts_vs', 1):.1f})"
 
 
-@pytest.mark.parametrize("options", [{"ks": ()}, {"ks": (0, 1)}, {"chunk": 0}])
+@pytest.mark.parametrize("options", [{"ks": ()}, {"ks": (0, 1)}, {"ks": (True,)}, {"chunk": 0}])
 def test_bad_options_are_refused(options):
     with pytest.raises(UwmError, match="ks must be"):
         retrieval(**random_embeddings(3, 2), **options)
@@ -131,6 +143,9 @@ def test_bad_questions_and_embeddings_are_refused():
     found = retrieval(**embeddings)
     with pytest.raises(UwmError, match="no direction 'tu_vs'"):
         found.recall("tu_vs", 1)
+    for direction in (None, ["ts_vs"], {}):
+        with pytest.raises(UwmError, match="no direction"):
+            found.hits(direction, 1)
     with pytest.raises(UwmError, match="k >= 1"):
         found.hits("ts_vs", 0)
     with pytest.raises(UwmError, match="Row 1 of unsafe_text"):
@@ -147,7 +162,7 @@ def test_counts_that_are_no_whole_numbers_are_refused(options):
         retrieval(**random_embeddings(4, 3), **options)
 
 
-@pytest.mark.parametrize("k", ["1", None, 1.5, math.nan])
+@pytest.mark.parametrize("k", ["1", None, 1.5, math.nan, True])
 def test_a_cut_off_that_is_no_whole_number_is_refused(k):
     with pytest.raises(UwmError, match="whole number"):
         retrieval(**random_embeddings(4, 3)).recall("ts_vs", k)

@@ -93,10 +93,22 @@ def test_equals_the_diagonals_of_all_similarities_past_the_block_size():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_equal_embeddings_tie_and_a_tie_is_unsafe(dtype):
     embeddings = {name: rows.to(dtype) for name, rows in random_embeddings(700, 37).items()}
-    # The same numbers in another memory layout are still the same embedding.
+    # The same numbers in another memory layout are still the same embedding; another length is no other direction.
     embeddings["unsafe_image"] = embeddings["safe_image"].T.contiguous().T
-    embeddings["unsafe_text"] = embeddings["safe_text"].clone()
+    embeddings["unsafe_text"] = 4 * embeddings["safe_text"]
     assert set(safeground(**embeddings).as_percent().values()) == {0.0}
+
+
+@pytest.mark.parametrize("factor", [1 / 3, 7.3, 1e-30, 1e30, 1e-250, 1e250])
+def test_equal_directions_tie_whatever_their_lengths(factor):
+    embeddings = {name: rows.double() for name, rows in random_embeddings(700, 37).items()}
+    generator = torch.Generator().manual_seed(5)
+    for side, other in (("safe_image", "unsafe_image"), ("safe_text", "unsafe_text")):
+        tied = {**embeddings, other: factor * embeddings[side]}
+        names = ("p_s_t", "p_u_t") if side == "safe_image" else ("p_s_v", "p_u_v")
+        assert {safeground(**tied).as_percent()[name] for name in names} == {0.0}
+        tied[other] = embeddings[side] * (0.1 + torch.rand(700, 1, generator=generator, dtype=torch.float64))
+        assert {safeground(**tied).as_percent()[name] for name in names} == {0.0}
 
 
 def test_differences_below_float32_are_seen():
@@ -262,6 +274,23 @@ def test_bad_questions_are_refused():
 def test_embeddings_that_are_no_dense_tensor_are_refused(rows):
     with pytest.raises(UwmError, match="^safe_text is no dense tensor"):
         safeground(**random_embeddings(4, 3) | {"safe_text": rows})
+
+
+def test_lists_serve_as_tensors_and_nothing_else_does():
+    assert SafeGround([True, False], [True, True], [True, False], [True, True]).as_percent()["gs"] == 50.0
+    for wrong in (None, "ab", [1.0, 0.0], [[True], [True, False]], {}, torch.empty(2, device="meta")):
+        with pytest.raises(UwmError, match="^p_s_t "):
+            SafeGround(wrong, [True], [True], [True])
+    scores = SafeGround(*([[True, False, True]] * 4))
+    for index in ("a", None, {}, [0.5], [[0], [1, 2]]):
+        with pytest.raises(UwmError, match="index"):
+            scores[index]
+
+
+@pytest.mark.parametrize("labels", [None, "abc", {"a": 1}, ["a", 1, "b"], [["a"], ["b"], ["c"]]])
+def test_labels_that_cannot_part_the_tuples_are_refused(labels):
+    with pytest.raises(UwmError, match="labels"):
+        SafeGround(*([[True, False, True]] * 4)).by_concept(labels)
 
 
 def test_compare_refuses_what_is_no_safeground():

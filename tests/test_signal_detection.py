@@ -114,9 +114,23 @@ def test_rates_without_a_finite_z_are_refused(rates):
         SignalDetection.from_rates(*rates)
 
 
-@pytest.mark.parametrize(("n_safe", "n_unsafe"), [(0, 0), (3, 2)])
+@pytest.mark.parametrize(("n_safe", "n_unsafe"), [(3, 2), (1, 4)])
 def test_unpaired_preferences_are_refused(n_safe, n_unsafe):
     with pytest.raises(UwmError, match="two preferences per tuple"):
         SignalDetection.from_preferences(
             torch.ones(n_safe, dtype=torch.bool), torch.ones(n_unsafe, dtype=torch.bool)
         )
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, "ab", [0.5, 0.2], torch.ones(2, 2, dtype=torch.bool), torch.ones(0, dtype=torch.bool)]
+)
+def test_preferences_are_booleans_of_one_axis(wrong):
+    with pytest.raises(UwmError, match="safe_query"):
+        SignalDetection.from_preferences(wrong, torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize("rate", [None, "50", True, [50]])
+def test_rates_are_numbers(rate):
+    with pytest.raises(UwmError, match="give a number"):
+        SignalDetection.from_rates(50.0, rate)

@@ -7,6 +7,7 @@ import random
 
 import pytest
 import torch
+from embedding_sets import random_lengths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ def test_classify_equals_exact_arg_max_with_ties(n, c, d, seed):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(-3, 4, (n, d), generator=generator) * 2 + 1  # odd, so no zero rows
     classes = torch.randint(0, 2, (c, d), generator=generator) * 2 - 1  # one length: whole numbers compare
-    predicted = classify(images.float() * 0.25, classes.float() * 2.0)
+    predicted = classify(images * random_lengths(n, generator), classes * random_lengths(c, generator))
     for image, answer in zip(images.tolist(), predicted.tolist(), strict=True):
         dots = [sum(a * b for a, b in zip(image, each, strict=True)) for each in classes.tolist()]
         assert answer == dots.index(max(dots))
@@ -40,6 +41,13 @@ def test_lengths_do_not_matter():
     images, classes = torch.randn(50, 8, generator=generator), torch.randn(6, 8, generator=generator)
     scaled = classes * torch.tensor([[0.01], [100.0], [1.0], [7.0], [0.3], [50.0]])
     assert torch.equal(classify(images, classes), classify(5 * images, scaled))
+
+
+def test_classes_a_billionth_apart_are_told_apart():
+    image = torch.tensor([[1.0, 0.0]])
+    angles = torch.tensor([math.pi / 4, math.pi / 4 - 1e-9], dtype=torch.float64)
+    classes = torch.stack([angles.cos(), angles.sin()], dim=1)
+    assert classify(image, classes).item() == 1 and classify(image, classes.flip(0)).item() == 0
 
 
 def test_average_prompts_by_hand():
@@ -98,6 +106,16 @@ def test_bad_input_is_refused():
         (lambda: accuracy(torch.tensor([1]), torch.tensor([1, 2])), "one prediction per label"),
         (lambda: accuracy(torch.tensor([]), torch.tensor([])), "one prediction per label"),
         (lambda: mean_accuracy({}), "no accuracy to average"),
+        (lambda: mean_accuracy({"set": 50.0}), "mapping of data-set name to Accuracy"),
+        (lambda: mean_accuracy([Accuracy(1, 2)]), "mapping of data-set name to Accuracy"),
+        (lambda: classify("ab", rows), "image_embeddings is no dense tensor"),
+        (lambda: average_prompts(None), "prompt_embeddings is no dense tensor"),
+        (lambda: accuracy(torch.tensor([0.5]), torch.tensor([1])), "index of a class"),
+        (lambda: accuracy(["cat"], ["cat"]), "pred is no dense tensor"),
+        *(
+            (lambda counts=counts: Accuracy(*counts), "is not a rate")
+            for counts in ((3, 2), (-1, 2), (0, 0), (1.5, 2))
+        ),
     ):
         with pytest.raises(UwmError, match=message):
             ask()

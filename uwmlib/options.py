@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from uwmlib.errors import UwmError
@@ -21,7 +21,7 @@ def known(value: Any, choices: Iterable[str], what: str) -> str:
         Naming the nearest choice, or all of them where none is near.
     """
     names = list(choices)
-    if value in names:
+    if isinstance(value, str) and value in names:
         return value
     near = get_close_matches(str(value), names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(map(repr, names))}."
@@ -29,19 +29,24 @@ def known(value: Any, choices: Iterable[str], what: str) -> str:
 
 
 def number(value: Any, what: str) -> float:
-    """Return `value` as a plain float, which JSON can hold; UwmError for what is none, text included."""
+    """Return `value` as a plain float, which JSON can hold; UwmError for what is none, text and bool included."""
     try:
-        if not isinstance(value, str):
-            return float(value)
-    except (TypeError, ValueError, RuntimeError):
+        plain = value.item() if hasattr(value, "item") else value  # numbers of NumPy and torch
+        if isinstance(plain, Real) and not isinstance(plain, bool):
+            return float(plain)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         pass
     raise UwmError(f"{what} is {value!r}: give a number.")
 
 
+def is_whole(value: Any) -> bool:
+    """Return whether `value` is a whole number: Python's or NumPy's, but no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def whole_number(value: Any, what: str, *, least: int = 1, most: int | None = None) -> int:
-    """Return a whole number of any kind but bool (NumPy's too) as an int; UwmError if it is none or out of range."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
+    """Return a whole number as an int; UwmError if it is none or out of range."""
+    if not is_whole(value) or value < least or (most is not None and value > most):
         span = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise UwmError(f"{what} is {value!r}: give a whole number {span}.")
     return int(value)
@@ -53,13 +58,14 @@ def check_batch_size(value: Any) -> None:
 
 
 def flaw_of_text(value: str) -> str | None:
-    """Return what makes a caption or a name unusable: blank (nothing to see), a NUL, half a surrogate pair; or None."""
-    if not any(character.isprintable() and not character.isspace() for character in value):
-        return "blank"
+    """Return what makes a caption or a name unusable, such as a NUL in it; None if nothing does."""
     if "\0" in value:
         return "a NUL character"
     # Half of a pair is no character: it cannot be encoded, hence neither hashed nor tokenized.
-    return "half a surrogate pair" if any("\ud800" <= character <= "\udfff" for character in value) else None
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        return "half a surrogate pair"
+    visible = any(character.isprintable() and not character.isspace() for character in value)
+    return None if visible else "no visible character"
 
 
 def numbers(value: Any, what: str) -> float | dict[str, float]:

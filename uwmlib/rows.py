@@ -206,7 +206,7 @@ def _check_names(
 
 
 def _is_blank(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and flaw_of_text(value) == "blank")
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _check_value(path: Path, number: int, name: str, value: Any, *, prose: bool) -> None:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from uwmlib.errors import UwmError
+from uwmlib.metrics.tensors import as_tensor
 
-# Cosines of one pair computed along two ways (other BLAS kernels, blocks or threads) agree in float64 to far
-# better than this, up to D = 4096 in the worst case; distinct float32 embeddings hardly ever come so near.
+# Cosines nearer than this are tied, in every metric. Equal directions of different length, or one pair along two ways
+# (other BLAS kernels, blocks or threads), agree in float64 to far better than this, up to D = 4096 in the worst case;
+# distinct float32 embeddings hardly ever come so near.
 TIE = 1e-12
-
-_CHUNK = 512
 
 
 def check_embeddings(**named: Tensor) -> dict[str, Tensor]:
@@ -27,8 +27,7 @@ def check_embeddings(**named: Tensor) -> dict[str, Tensor]:
     UwmError
         If one is not a floating [N, D] with N, D >= 1, or their shapes differ.
     """
-    # Contiguous: sums over other memory layouts run in another order, which would part equal rows.
-    checked = {name: _as_rows(name, rows) for name, rows in named.items()}
+    checked = {name: as_tensor(name, rows) for name, rows in named.items()}
     first = next(iter(checked))
     shape = checked[first].shape
     for name, rows in checked.items():
@@ -43,44 +42,24 @@ def check_embeddings(**named: Tensor) -> dict[str, Tensor]:
     return {name: rows.cpu() if rows.device.type == "mps" else rows for name, rows in checked.items()}
 
 
-def _as_rows(name: str, rows: object) -> Tensor:
-    try:
-        return torch.as_tensor(rows).detach().contiguous()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UwmError(f"{name} is no dense tensor but a {type(rows).__name__}: give rows [N, D].") from error
-
-
-def row_norms(name: str, rows: Tensor) -> Tensor:
-    """Return the Euclidean norms of rows [N, D] as float64 [N].
+def unit_rows(name: str, rows: Tensor) -> Tensor:
+    """Return rows [N, D] scaled to norm 1, float64.
 
     Raises
     ------
     UwmError
         If a row is zero or holds NaN or Inf: it has no direction, hence no cosine.
     """
-    norms = torch.cat([torch.linalg.vector_norm(part.double(), dim=1) for part in rows.split(_CHUNK)])
-    bad = torch.nonzero(~(norms.isfinite() & (norms > 0)))
+    units = rows.double()
+    # By the largest entry first: squares of very small or large numbers would leave float64.
+    largest = units.abs().amax(dim=1, keepdim=True)
+    units = units / largest
+    units /= torch.linalg.vector_norm(units, dim=1, keepdim=True)
+    bad = torch.nonzero(~units.isfinite().all(dim=1))
     if len(bad):
         row = int(bad[0])
         raise UwmError(
-            f"Row {row} of {name} has length {float(norms[row])} and so no cosine (all zeros, NaN or Inf): "
+            f"Row {row} of {name} has length {float(largest[row])} and so no cosine (all zeros, NaN or Inf): "
             "check the model or drop the row."
         )
-    return norms
-
-
-def unit_rows(name: str, rows: Tensor) -> Tensor:
-    """Return rows [N, D] scaled to norm 1, float64. Raises as `row_norms`."""
-    return rows.double() / row_norms(name, rows)[:, None]
-
-
-def paired_cosines(left: Tensor, right: Tensor, left_norms: Tensor, right_norms: Tensor) -> Tensor:
-    """Return the cosine of row i of `left` with row i of `right`, float64 [N]; time and memory linear in N.
-
-    Equal rows give equal cosines to the last bit, whatever their place and the number of threads.
-    """
-    dots = [
-        (a.double() * b.double()).sum(dim=1)  # [chunk, D] -> [chunk]
-        for a, b in zip(left.split(_CHUNK), right.split(_CHUNK), strict=True)
-    ]
-    return torch.cat(dots) / (left_norms * right_norms)
+    return units

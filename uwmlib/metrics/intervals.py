@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from uwmlib.errors import UwmError
+from uwmlib.metrics.tensors import as_successes, as_tensor
+from uwmlib.options import is_whole, number
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     UwmError
         If the counts or the level are impossible.
     """
-    _check_counts(k=k, n=n)
+    k, n = check_counts(k=k, n=n)
     z = _two_sided_z(level)
     rate = k / n
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
@@ -115,10 +117,9 @@ def mcnemar_exact(n01: int, n10: int) -> float:
     Raises
     ------
     UwmError
-        If a count is negative.
+        If a count is negative or no whole number.
     """
-    if min(n01, n10) < 0:
-        raise UwmError(f"Counts of disagreements cannot be negative: n01 = {n01}, n10 = {n10}.")
+    n01, n10 = _check_disagreements(n01, n10)
     throws = n01 + n10
     ways, tail = 1, 1  # of k heads; of at most k heads, as whole numbers
     for k in range(min(n01, n10)):
@@ -152,9 +153,8 @@ def tango(n01: int, n10: int, n: int, level: float = 0.95) -> tuple[float, float
     UwmError
         If the counts or the level are impossible.
     """
-    if min(n01, n10) < 0:
-        raise UwmError(f"Counts of disagreements cannot be negative: n01 = {n01}, n10 = {n10}.")
-    _check_counts(k=n01 + n10, n=n)
+    n01, n10 = _check_disagreements(n01, n10)
+    _, n = check_counts(k=n01 + n10, n=n)
     z = _two_sided_z(level)
     estimate = (n01 - n10) / n
     return (
@@ -182,9 +182,7 @@ def paired_difference(before: Tensor, after: Tensor, *, level: float = 0.95) -> 
     UwmError
         If they are not boolean [N] of one length N >= 1.
     """
-    for hits in (before, after):
-        if hits.ndim != 1 or hits.dtype != torch.bool or len(hits) == 0:
-            raise UwmError(f"Successes must be a non-empty boolean [N], not {hits.dtype} {list(hits.shape)}.")
+    before, after = as_successes("before", before), as_successes("after", after)
     if len(before) != len(after):
         raise UwmError(
             f"The models answered {len(before)} and {len(after)} tuples: compare on the same ones."
@@ -232,17 +230,31 @@ def bootstrap(
     Raises
     ------
     UwmError
-        If there is no row, `n_resamples` is below 2, or the level is impossible.
+        If there is no row, `n_resamples` is below 2, the level is impossible, the generator is none, a value is NaN
+        or infinite, or the statistic is so for some resample or changes its shape.
     """
-    n = len(values)
-    if n == 0 or n_resamples < 2:
+    values = as_tensor("values", values)
+    n = len(values) if values.ndim else 0
+    if n == 0 or not is_whole(n_resamples) or n_resamples < 2:
         raise UwmError(f"A bootstrap needs rows and at least 2 resamples, not {n} rows and {n_resamples}.")
     _check_level(level)
+    if not isinstance(generator, torch.Generator) or not callable(statistic):
+        raise UwmError(
+            "A bootstrap draws with a torch.Generator and resamples a function of the values: give both."
+        )
+    _require_finite("values", values)
+    estimate = as_tensor("The statistic", statistic(values)).double()
     draws = (torch.randint(n, (n,), generator=generator).to(values.device) for _ in range(n_resamples))
-    resampled = torch.stack([torch.as_tensor(statistic(values[draw])).double() for draw in draws])
+    found = [as_tensor("The statistic", statistic(values[draw])).double() for draw in draws]
+    if any(each.shape != estimate.shape for each in found):
+        raise UwmError(
+            "The statistic changes its shape from resample to resample: return as many numbers each time."
+        )
+    resampled = torch.stack(found)
+    _require_finite("statistic of the resamples", resampled)
     tail = (1 - level) / 2
     return Bootstrap(
-        estimate=torch.as_tensor(statistic(values)).double(),
+        estimate=estimate,
         lo=resampled.quantile(tail, dim=0),
         hi=resampled.quantile(1 - tail, dim=0),
         se=resampled.std(dim=0),
@@ -278,10 +290,25 @@ def _two_sided_z(level: float) -> float:
 
 
 def _check_level(level: float) -> None:
-    if not 0 < level < 1:
+    if not 0 < number(level, "level") < 1:
         raise UwmError(f"level must lie between 0 and 1, such as 0.95, not {level}.")
 
 
-def _check_counts(*, k: int, n: int) -> None:
-    if n < 1 or not 0 <= k <= n:
-        raise UwmError(f"{k} of {n} is not a rate: give n >= 1 and 0 <= k <= n.")
+def check_counts(*, k: int, n: int) -> tuple[int, int]:
+    """Return k successes of n trials as plain ints, which do not overflow; UwmError if they are no such counts."""
+    if not is_whole(k) or not is_whole(n) or n < 1 or not 0 <= k <= n:
+        raise UwmError(f"{k} of {n} is not a rate: give whole numbers n >= 1 and 0 <= k <= n.")
+    return int(k), int(n)
+
+
+def _check_disagreements(n01: int, n10: int) -> tuple[int, int]:
+    if not is_whole(n01) or not is_whole(n10) or min(n01, n10) < 0:
+        raise UwmError(f"Counts of disagreements are whole and cannot be negative: n01 = {n01}, n10 = {n10}.")
+    return int(n01), int(n10)
+
+
+def _require_finite(what: str, values: Tensor) -> None:
+    if not torch.isfinite(values).all():
+        raise UwmError(
+            f"The {what} of a bootstrap hold NaN or infinity: leave such rows out, or mend the statistic."
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from uwmlib.errors import UwmError
 from uwmlib.metrics.embeddings import TIE, check_embeddings, unit_rows
 from uwmlib.metrics.intervals import wilson
+from uwmlib.options import is_whole, known
 
 DIRECTIONS = ("ts_vs", "vs_ts", "tu_vus", "vu_tus")
 
@@ -44,9 +44,8 @@ class Retrieval:
         UwmError
             If the direction is unknown or k is below 1.
         """
-        if direction not in self.ranks:
-            raise UwmError(f"There is no direction {direction!r}: use one of {', '.join(DIRECTIONS)}.")
-        if not isinstance(k, Integral) or k < 1:
+        known(direction, DIRECTIONS, "direction")
+        if not is_whole(k) or k < 1:
             raise UwmError(f"Recall@k needs a whole number k >= 1, not {k!r}.")
         return self.ranks[direction] <= k
 
@@ -115,7 +114,7 @@ def retrieval(
         positive.
     """
     counts = (*ks, chunk) if isinstance(ks, Sequence) and len(ks) else (0,)
-    if not all(isinstance(count, Integral) and count >= 1 for count in counts):
+    if not all(is_whole(count) and count >= 1 for count in counts):
         raise UwmError(f"ks must be one or more positive numbers and chunk positive, not {ks} and {chunk}.")
     rows = check_embeddings(
         safe_text=safe_text, unsafe_text=unsafe_text, safe_image=safe_image, unsafe_image=unsafe_image

@@ -9,6 +9,8 @@ from statistics import NormalDist
 from torch import Tensor
 
 from uwmlib.errors import UwmError
+from uwmlib.metrics.tensors import as_successes
+from uwmlib.options import number
 
 _NORMAL = NormalDist()
 
@@ -52,10 +54,14 @@ class SignalDetection:
         Raises
         ------
         UwmError
-            If they are empty or of different lengths.
+            If they are not boolean [N] of one length N >= 1.
         """
+        safe_query, unsafe_query = (
+            as_successes("safe_query", safe_query),
+            as_successes("unsafe_query", unsafe_query),
+        )
         n = len(safe_query)
-        if n == 0 or len(unsafe_query) != n:
+        if len(unsafe_query) != n:
             raise UwmError(
                 f"Give two preferences per tuple, not {n} of one and {len(unsafe_query)} of the other."
             )
@@ -86,7 +92,7 @@ class SignalDetection:
             If a rate is not strictly between 0 and 100.
         """
         for rate in (p_safe_percent, p_unsafe_percent):
-            if not 0 < rate < 100:
+            if not 0 < number(rate, "A rate") < 100:
                 raise UwmError(f"A rate of {rate} percent has no finite z: it must lie inside (0, 100).")
         z_s, z_u = (_NORMAL.inv_cdf(rate / 100) for rate in (p_safe_percent, p_unsafe_percent))
         return cls(sensitivity=z_s - z_u, bias=(z_s + z_u) / 2)

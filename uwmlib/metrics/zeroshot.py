@@ -11,7 +11,8 @@ from torch import Tensor
 
 from uwmlib.errors import UwmError
 from uwmlib.metrics.embeddings import TIE, check_embeddings, unit_rows
-from uwmlib.metrics.intervals import wilson
+from uwmlib.metrics.intervals import check_counts, wilson
+from uwmlib.metrics.tensors import as_tensor
 
 _CHUNK = 1024
 
@@ -23,6 +24,7 @@ class Accuracy:
     Attributes
     ----------
     n_correct, n : int
+        0 <= n_correct <= n, n >= 1.
     correct : Tensor, shape [n], bool, or None
         Which answers were correct, for paired comparisons; None for published or counted results.
     """
@@ -30,6 +32,9 @@ class Accuracy:
     n_correct: int
     n: int
     correct: Tensor | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_counts(k=self.n_correct, n=self.n)
 
     @property
     def percent(self) -> float:
@@ -77,6 +82,7 @@ def average_prompts(prompt_embeddings: Tensor) -> Tensor:
     UwmError
         If the shape fits neither form, or a prompt (or a class's mean) is zero or holds NaN or Inf.
     """
+    prompt_embeddings = as_tensor("prompt_embeddings", prompt_embeddings)
     if prompt_embeddings.ndim not in (2, 3):
         raise UwmError(f"Prompts must be [C, D] or [C, templates, D], not {list(prompt_embeddings.shape)}.")
     prompts = prompt_embeddings if prompt_embeddings.ndim == 3 else prompt_embeddings[:, None]
@@ -128,11 +134,14 @@ def accuracy(pred: Tensor, labels: Tensor) -> Accuracy:
     Raises
     ------
     UwmError
-        If they are empty or not one prediction per label.
+        If they are empty, no whole numbers, or not one prediction per label.
     """
-    pred, labels = torch.as_tensor(pred).cpu(), torch.as_tensor(labels).cpu()
+    pred, labels = as_tensor("pred", pred).cpu(), as_tensor("labels", labels).cpu()
     if pred.ndim != 1 or pred.shape != labels.shape or len(pred) == 0:
         raise UwmError(f"Give one prediction per label, not {list(pred.shape)} for {list(labels.shape)}.")
+    for name, classes in (("pred", pred), ("labels", labels)):
+        if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
+            raise UwmError(f"{name} holds {classes.dtype}: give the index of a class for each item.")
     correct = pred == labels
     return Accuracy(int(correct.sum()), len(labels), correct)
 
@@ -154,10 +163,14 @@ def mean_accuracy(accuracies: Mapping[str, Accuracy], *, level: float = 0.95) ->
     Raises
     ------
     UwmError
-        If there is no data set.
+        If there is no data set, or what is given for one is no Accuracy.
     """
     if not accuracies:
         raise UwmError("There is no accuracy to average: give at least one data set.")
+    if not isinstance(accuracies, Mapping) or not all(
+        isinstance(each, Accuracy) for each in accuracies.values()
+    ):
+        raise UwmError("Accuracies are averaged by name: give a mapping of data-set name to Accuracy.")
     count = len(accuracies)
     rates = [each.n_correct / each.n for each in accuracies.values()]
     limits = [wilson(each.n_correct, each.n, level) for each in accuracies.values()]

@@ -1,0 +1,35 @@
+"""What callers give as tensors: tensors, arrays and lists become tensors, everything else is refused."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from uwmlib.errors import UwmError
+
+
+def as_tensor(name: str, values: object) -> Tensor:
+    """Return a dense tensor, detached; `name` stands in the message.
+
+    Raises
+    ------
+    UwmError
+        If the values are no dense tensor, array or list of equally long lists of numbers.
+    """
+    try:
+        # Contiguous: sums over other memory layouts run in another order, which would part equal rows.
+        tensor = torch.as_tensor(values).detach().contiguous()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        what = f"no dense tensor but a {type(values).__name__}"
+        raise UwmError(f"{name} is {what}: give a tensor, or lists of one length.") from error
+    if tensor.is_meta:
+        raise UwmError(f"{name} is a tensor without values (on the device 'meta'): compute it first.")
+    return tensor
+
+
+def as_successes(name: str, hits: object) -> Tensor:
+    """Return a non-empty boolean [N], detached; UwmError for anything else."""
+    tensor = as_tensor(name, hits)
+    if tensor.ndim != 1 or tensor.dtype != torch.bool or len(tensor) == 0:
+        raise UwmError(f"{name} must be a non-empty boolean [N], not {tensor.dtype} {list(tensor.shape)}.")
+    return tensor
