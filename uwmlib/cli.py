@@ -1,8 +1,9 @@
 """The `uwm` command: run notebooks, train the mini models, score, edit and evaluate without writing Python.
 
 Each command is a thin wrapper around public functions. Bad input, and a file that cannot be read or written,
-ends in one line on stderr and exit code 2, a notebook that fails in exit code 1. What can be refused is refused
-before the work starts.
+ends in one line on stderr and exit code 2, a notebook that fails in exit code 1, a signal in 128 + its number.
+What can be refused is refused before the work starts. Files are written before anything is printed, and a reader
+of the output who leaves early stops nothing.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import sys
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -25,6 +28,12 @@ from rich.table import Table
 from uwmlib import runner
 from uwmlib.errors import UwmError
 from uwmlib.manifests import PACKAGE, manifest_path, manifests_dir
+from uwmlib.options import known
+from uwmlib.outputs import check_output
+from uwmlib.parameters import check_run
+
+if TYPE_CHECKING:
+    from uwmlib.tuples import Tuples
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,16 +47,25 @@ Weights = Annotated[str | None, typer.Option(help="File or pretrained tag; none 
 TuplesName = Annotated[str, typer.Option("--tuples", help="mini-visu, or a manifest of your own (.jsonl).")]
 
 
+class Stopped(SystemExit):
+    """A signal asked to end: files are left as after any other error."""
+
+
 def main() -> None:
     """Run the command line; a `UwmError` or an `OSError` becomes one line and exit code 2."""
+    sys.stdout, sys.stderr = _patient(sys.stdout), _patient(sys.stderr)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        _stop_at(name)
     try:
-        app(_joined(sys.argv[1:]))
+        _run_app()
     except UwmError as error:
         _fail(error, code=2)
     except OSError as error:
         _fail(UwmError(f"{error}: check that path, its permissions and the space on its disk."), code=2)
     except runner.NotebookFailed as error:
         _fail(error, code=1)
+    except Stopped as stop:
+        _fail(f"stopped by {signal.Signals(stop.code - 128).name}; nothing was written.", code=stop.code)
 
 
 @app.command()
@@ -62,7 +80,9 @@ def run(
     output: Annotated[
         Path | None, typer.Option(help="Where to write; _runs/<name>.ipynb by default.")
     ] = None,
-    notebooks: Annotated[Path | None, typer.Option(help="The folder of notebooks.")] = None,
+    notebooks: Annotated[
+        Path | None, typer.Option(help="The folder of notebooks; that of this project's checkout by default.")
+    ] = None,
     show: Annotated[bool, typer.Option("--list", help="List notebooks, or one's parameters.")] = False,
 ) -> None:
     """Run a notebook with checked parameters: uwm run 04 -p tau 0.05."""
@@ -74,6 +94,8 @@ def run(
     if show:
         _list_parameters(path)
         return
+    if file is not None and output is not None:
+        check_output(output, inputs=[file])
     given: dict[str, Any] = runner.read_parameters(file) if file else {}
     given |= _pairs(parameter or [])
     print(f"Result: {runner.run_notebook(path, output=output, parameters=given)}")
@@ -84,12 +106,11 @@ def train(
     name: Annotated[str, typer.Argument(help="The mini model to train.")],
     output: Annotated[Path, typer.Option(help="Folder for the weights.")] = Path("trained"),
     seed: Annotated[int, typer.Option(help="Seed of the data and of the initial weights.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Fewer steps than the recipe's, for a trial.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps in place of the recipe's, for a trial.")] = None,
 ) -> None:
-    """Train a mini model from nothing."""
+    """Train a mini model by its recipe: from nothing, or from the base that the recipe names."""
     from uwmlib import training
 
-    _check_output(output / f"{name}.safetensors")
     print(f"Result: {training.train(name, output=output, seed=seed, steps=steps)}")
 
 
@@ -155,17 +176,18 @@ def edit(
     seed: Annotated[int, typer.Option(help="Seed of the calibration sample.")] = 0,
 ) -> None:
     """Score a model on calibration tuples, select its unsafe weights and save the edit."""
+    check_run(tau=tau, alpha=alpha, n=n, seed=seed)
+    kinds = {"text": _kind(text, "text"), "vision": _kind(vision, "vision")}
+    if kinds == {"text": None, "vision": None}:
+        raise UwmError("Both --text and --vision are none: name the layers of at least one encoder.")
+    inputs = _inputs(model, weights, tuples)
+    check_output(output, inputs=inputs)
     import uwmlib
-    from uwmlib.editing.selection import check_tau
-    from uwmlib.editing.weight_edit import check_alpha
 
-    check_tau(tau)
-    check_alpha(alpha)
-    _check_output(output)
-    vlm = uwmlib.load_model(model, weights=weights)
     calibration = uwmlib.load_tuples(tuples, split="train", n=n, seed=seed)
-    scores = uwmlib.score(vlm, calibration, text=_kind(text), vision=_kind(vision))
-    scores.select(tau=tau, alpha=alpha).save(output)
+    target = check_output(output, inputs=[*inputs, *_images(calibration)])
+    vlm = uwmlib.load_model(model, weights=weights)
+    uwmlib.score(vlm, calibration, **kinds).select(tau=tau, alpha=alpha).save(target)
     print(f"Result: {output}")
 
 
@@ -180,22 +202,25 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure SafeGround and retrieval on the test tuples."""
+    inputs = [*_inputs(model, weights, tuples), edit]
+    if json_output is not None:
+        check_output(json_output, inputs=inputs)
     import uwmlib
+    from uwmlib.files import write_json
 
+    change = uwmlib.WeightEdit.load(edit) if edit is not None else None
+    test = uwmlib.load_tuples(tuples, split="test")
     if json_output is not None:
-        _check_output(json_output)
+        json_output = check_output(json_output, inputs=[*inputs, *_images(test)])
     vlm = uwmlib.load_model(model, weights=weights)
-    edited = uwmlib.WeightEdit.load(edit).applied(vlm) if edit is not None else nullcontext()
-    with edited:
-        evaluation = uwmlib.evaluate(vlm, uwmlib.load_tuples(tuples, split="test"), progress=True)
-    print(evaluation)
+    with change.applied(vlm) if change else nullcontext():
+        evaluation = uwmlib.evaluate(vlm, test, progress=True)
     if json_output is not None:
-        from uwmlib.files import write_json
-
         percent = evaluation.as_percent()
         intervals = {key: evaluation.interval(key) for key in percent}
         facts = {"model": evaluation.model, "data": evaluation.data, "n": evaluation.safeground.n}
         write_json(json_output, facts | {"percent": percent, "interval": intervals})
+    print(evaluation)
 
 
 def _joined(arguments: list[str]) -> list[str]:
@@ -233,19 +258,90 @@ def _list_parameters(notebook: Path) -> None:
     Console().print(table)
 
 
-def _check_output(path: Path) -> None:
-    """Refuse a file that could not be written once the work is done."""
-    if path.exists() and not path.is_file():
-        raise UwmError(f"The output {path} is no file but a folder or a device: give the name of a file.")
-    nearest = next(folder for folder in path.absolute().parents if folder.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise UwmError(f"The output {path} cannot be written in {nearest}: give a path in a folder of yours.")
+def _kind(name: str, encoder: str) -> str | None:
+    """Return a kind of layers to score, or None for none of this encoder's."""
+    from uwmlib.models.sites import KINDS
+
+    return None if known(name, (*KINDS, "none"), f"kind of {encoder} layers") == "none" else name
 
 
-def _fail(error: Exception, *, code: int) -> None:
+def _inputs(model: str, weights: str | None, tuples: str) -> list[str | None]:
+    """Return the files and folders that these may name; UwmError for a weights file that is not there."""
+    if weights is not None and weights.endswith(".safetensors") and not os.path.isfile(weights):
+        raise UwmError(f"There is no weights file {weights}: check the path.")
+    return [model.removeprefix("hf:"), weights, tuples]
+
+
+def _images(tuples: Tuples) -> Iterable[Path]:
+    """Return the image files of tuples; none if they are drawn."""
+    for images in (tuples.safe_images, tuples.unsafe_images):
+        yield from getattr(images, "paths", ())
+
+
+def _run_app() -> None:
+    try:
+        app(_joined(sys.argv[1:]))
+    finally:
+        # Now, and not when Python ends: a full disk behind `>` is then reported like any other.
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
+class _Patient:
+    """A stream that goes quiet once its reader has left, so that the work and its files go on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            return self._silence(len(text))
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._silence(0)
+
+    def _silence(self, written: int) -> int:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
+        return written
+
+
+def _patient(stream: TextIO | None) -> Any:
+    """Return `stream` so that neither a reader who left nor a name that has no letters here ends the work."""
+    if stream is None:
+        return None
+    stream.reconfigure(errors="backslashreplace")
+    return _Patient(stream)
+
+
+def _stop_at(name: str) -> None:
+    """Have a signal raise `Stopped`, unless it is ignored (`nohup`) or unknown to this system."""
+    number = getattr(signal, name, None)
+
+    def stop(received: int, frame: Any) -> None:
+        signal.signal(received, signal.SIG_DFL)
+        raise Stopped(128 + received)
+
+    if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, stop)
+
+
+def _end_bars() -> None:
+    """Close the progress bars that an error left open: a message begins a line of its own."""
+    bars = sys.modules.get("tqdm.auto")
+    for bar in list(getattr(bars and bars.tqdm, "_instances", ())):
+        bar.close()
+
+
+def _fail(error: Exception | str, *, code: int) -> None:
+    _end_bars()
     print(f"uwm: {error}", file=sys.stderr)
     sys.exit(code)
-
-
-def _kind(name: str) -> str | None:
-    return None if name == "none" else name

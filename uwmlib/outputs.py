@@ -71,7 +71,7 @@ def _rehearse(target: Path, path: PathLike) -> None:
         with suppress(FileNotFoundError):
             os.lstat(nearest / part)
     try:
-        handle, name = tempfile.mkstemp(dir=nearest, prefix=f".{target.name}.", suffix=target.suffix)
+        handle, name = tempfile.mkstemp(dir=nearest, prefix=f".{target.name[:40]}.", suffix=target.suffix)
     except OSError as error:
         raise UwmError(
             f"The output {path} cannot be written in {nearest} ({error.strerror}): "

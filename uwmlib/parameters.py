@@ -67,7 +67,7 @@ def checked_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Return a short, one-line repr."""
     try:
         text = " ".join(repr(value).split())
@@ -84,14 +84,14 @@ def _real(name: str, value: Any, *, least: float = -math.inf) -> None:
         fits = False
     if not fits:
         allowed = "a finite number" if least == -math.inf else f"a finite number of at least {least:g}"
-        raise UwmError(f"{name} is {_shown(value)}: give {allowed}.")
+        raise UwmError(f"{name} is {shown(value)}: give {allowed}.")
 
 
 def _share(name: str, value: Any) -> None:
     _real(name, value)
     if not 0 < value < 1:
         raise UwmError(
-            f"{name} is {_shown(value)}, but it is a share: give a number between 0 and 1, such as 0.02."
+            f"{name} is {shown(value)}, but it is a share: give a number between 0 and 1, such as 0.02."
         )
 
 
@@ -103,7 +103,7 @@ def _shares(name: str, value: Any) -> None:
         shares = []
     if not shares or not all(0 < share < 1 for share in shares):
         raise UwmError(
-            f"{name} is {_shown(value)}: give numbers between 0 and 1, separated by spaces, such as '0.01 0.02'."
+            f"{name} is {shown(value)}: give numbers between 0 and 1, separated by spaces, such as '0.01 0.02'."
         )
 
 
@@ -114,17 +114,17 @@ def _whole(name: str, value: Any, *, least: int = 0, below: int = SEEDS) -> None
         fits = False
     if not fits:
         top = "2**63 - 1" if below == SEEDS else below - 1
-        raise UwmError(f"{name} is {_shown(value)}: give a whole number from {least} to {top}.")
+        raise UwmError(f"{name} is {shown(value)}: give a whole number from {least} to {top}.")
 
 
 def _flag(name: str, value: Any) -> None:
     if not isinstance(value, bool):
-        raise UwmError(f"{name} is {_shown(value)}: give True or False.")
+        raise UwmError(f"{name} is {shown(value)}: give True or False.")
 
 
 def _text(name: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise UwmError(f"{name} is {_shown(value)}: give text.")
+        raise UwmError(f"{name} is {shown(value)}: give text.")
 
 
 def _one_of(name: str, value: Any, *, choices: tuple[str, ...]) -> None:
@@ -141,27 +141,27 @@ def _starts(name: str, value: Any, *, choices: tuple[str, ...]) -> None:
     if value not in set(choices) - set(open_ended) and (
         not value.startswith(open_ended) or value in open_ended
     ):
-        raise UwmError(f"{name} is {_shown(value)}: give one of {', '.join(choices)}.")
+        raise UwmError(f"{name} is {shown(value)}: give one of {', '.join(choices)}.")
 
 
 def _weights(name: str, value: Any) -> None:
     _text(name, value)
     if value.endswith(".safetensors") and not os.path.isfile(value):
-        raise UwmError(f"{name} is {_shown(value)}, and there is no such file: check the path.")
+        raise UwmError(f"{name} is {shown(value)}, and there is no such file: check the path.")
 
 
 def _data(name: str, value: Any) -> None:
     _text(name, value)
     if value and value != "mini-visu" and not (value.endswith(MANIFESTS) and os.path.isfile(value)):
         raise UwmError(
-            f"{name} is {_shown(value)}: give 'mini-visu' or the path of a .jsonl or .csv manifest."
+            f"{name} is {shown(value)}: give 'mini-visu' or the path of a .jsonl or .csv manifest."
         )
 
 
 def _layer(name: str, value: Any) -> None:
     _text(name, value)
     if not re.fullmatch(r"(text|vision)\.\d+\.(fc1|fc2|value|out)", value):
-        raise UwmError(f"{name} is {_shown(value)}: give encoder, block and kind, such as 'vision.3.fc2'.")
+        raise UwmError(f"{name} is {shown(value)}: give encoder, block and kind, such as 'vision.3.fc2'.")
 
 
 def _rows(name: str, value: Any) -> None:
@@ -182,13 +182,13 @@ def _device(name: str, value: Any) -> None:
         usable = False
     if not usable:
         raise UwmError(
-            f"{name} is {_shown(value)}, which cannot be used here: take 'cpu' or a device that torch sees."
+            f"{name} is {shown(value)}, which cannot be used here: take 'cpu' or a device that torch sees."
         )
 
 
 def _results_dir(name: str, value: Any) -> None:
     if not isinstance(value, str | os.PathLike):
-        raise UwmError(f"{name} is {_shown(value)}: give the path of a folder.")
+        raise UwmError(f"{name} is {shown(value)}: give the path of a folder.")
     if str(value):
         check_folder(value)
 

@@ -2,30 +2,44 @@
 
 papermill does the running. Two of its habits are too lenient for a result that is to be quoted: a misspelt
 parameter is only warned about (the default is used), and any text is taken for a number. Both are refused
-here before a kernel starts. Cells run in the caller's working directory, so a relative path in a parameter
-means what it means in the shell; the notebooks themselves read nothing by relative path.
+here before a kernel starts. A third, to read braces in a path as parameters, is avoided: papermill sees notebooks
+and never a path, so there is no unfinished file either, whatever ends the run. Cells run in the caller's working
+directory, so a relative path in a parameter means what it means in the shell; the notebooks themselves read
+nothing by relative path.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
+import json
 import os
 import sys
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uwmlib.errors import UwmError
+from uwmlib.outputs import check_output
+from uwmlib.parameters import CHECKS, check_run, shown
 
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+PROJECT = "uwm-book"
 KERNEL = "python3"
 RUNS = "_runs"
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
+#: What reading a file that is no such thing can raise: syntax, types, text that is not UTF-8, bottomless nesting.
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, SyntaxError, RecursionError, MemoryError)
+
+
 class NotebookFailed(RuntimeError):
-    """A cell of the notebook raised: the message says which, and where the notebook is kept."""
+    """The notebook did not run to its end: the message says where it stopped, and where it is kept."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +64,18 @@ class Parameter:
 
 
 def notebooks_dir(folder: str | os.PathLike | None = None) -> Path:
-    """Return the folder of notebooks: the one given, else ./notebooks, else that of uwmlib's checkout."""
+    """Return the folder of notebooks: the one given, else that of a checkout of this project.
+
+    The working directory comes first if it is such a checkout (its pyproject.toml says so), then the checkout
+    that uwmlib was imported from. Any other `./notebooks` is somebody else's, and is not run by a mere number.
+    """
     if folder is not None:
         if not Path(folder).is_dir():
             raise UwmError(f"There is no folder {folder}: give the folder of notebooks with --notebooks.")
         return Path(folder)
-    candidates = (Path.cwd() / "notebooks", Path(__file__).resolve().parents[1] / "notebooks")
-    for candidate in candidates:
-        if candidate.is_dir():
-            return candidate
+    for checkout in (Path.cwd(), Path(__file__).resolve().parents[1]):
+        if _is_checkout(checkout):
+            return checkout / "notebooks"
     raise UwmError("No notebooks folder was found here: run in a checkout of uwm-book, or give --notebooks.")
 
 
@@ -102,14 +119,11 @@ def declared_parameters(notebook: str | os.PathLike) -> dict[str, Parameter]:
         If papermill is not installed, or cannot read the file as a notebook that names its kernel.
     """
     papermill = _papermill()
-    from nbformat import ValidationError
-
+    node = _read_notebook(notebook)
     try:
-        entries = papermill.inspect_notebook(str(notebook))
-    except (OSError, ValueError, AttributeError, ValidationError) as error:
-        raise UwmError(
-            f"{notebook} is no readable Python notebook ({error}): save it from Jupyter."
-        ) from error
+        entries = papermill.inspect_notebook(node)
+    except UNREADABLE as error:
+        raise _no_notebook(notebook, error) from error
     declared = {}
     for name, entry in entries.items():
         kind = entry["inferred_type_name"].strip("\"'")
@@ -136,7 +150,8 @@ def check_parameters(given: Mapping[str, Any], declared: Mapping[str, Parameter]
     Raises
     ------
     UwmError
-        If a name is not declared (the nearest declared one is named) or a value does not fit its type.
+        If a name is not declared (the nearest declared one is named), a value does not fit its type, or a
+        notebook cannot hold it: infinite numbers, text that is not Unicode, what JSON has no form for.
     """
     for name in given:
         if name not in declared:
@@ -145,17 +160,36 @@ def check_parameters(given: Mapping[str, Any], declared: Mapping[str, Parameter]
 
 
 def read_parameters(path: str | os.PathLike) -> dict[str, Any]:
-    """Return the flat mapping of parameter names to values that a YAML file holds."""
+    """Return the flat mapping of parameter names to values that a YAML file holds.
+
+    Raises
+    ------
+    UwmError
+        If it cannot be read, is no such mapping, gives a name twice, or repeats parts by reference (`&`, `*`).
+    """
     import yaml
 
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UwmError(f"{path} is no file but a folder or a pipe: give a YAML file of parameters.")
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        events = list(yaml.parse(text, yaml.SafeLoader))
+        # A few lines of references can stand for more than fits into memory.
+        if any(isinstance(event, yaml.AliasEvent) for event in events):
+            raise UwmError(f"{path} repeats a part by reference: write every value out.")
+        root, values = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
     except OSError as error:
         raise UwmError(f"{path} cannot be read ({error.strerror}): check the path.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UwmError:
+        raise
+    except (yaml.YAMLError, OverflowError, *UNREADABLE) as error:
         raise UwmError(f"{path} is not a YAML file: write one `name: value` to a line.") from error
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise UwmError(f"{path} holds no mapping of names to values: write one `name: value` to a line.")
+    names = [key.value for key, _ in root.value]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UwmError(f"{path} gives {twice!r} twice: keep one of the lines.")
     return values
 
 
@@ -173,11 +207,11 @@ def run_notebook(
     notebook : path-like
     output : path-like, optional
         Where the executed notebook shall stand; `_runs/<name>.ipynb` in the working directory by default. It
-        is written aside and renamed, so an earlier result stays until a new one is whole.
+        is written once the run is over, so an earlier result stays until a new one is whole.
     parameters : mapping, optional
-        See `check_parameters`.
+        See `check_parameters`. In a notebook that calls `check_run` they are checked by that as well.
     progress : bool
-        Show a bar that counts the cells, on stderr.
+        Say on stderr which file is run, and show a bar that counts the cells.
 
     Returns
     -------
@@ -187,42 +221,37 @@ def run_notebook(
     Raises
     ------
     UwmError
-        If a parameter is refused, `output` is a folder or the notebook itself, or the kernel is another Python.
+        If a parameter is refused, `output` cannot be written or is a file that the run reads, or the kernel is
+        another Python.
     NotebookFailed
-        If a cell raises. The notebook up to there is kept as `<output without .ipynb>.failed.ipynb`.
+        If a cell raises or the kernel dies. The notebook up to there is kept as
+        `<output without .ipynb>.failed.ipynb`; the next success at this place removes it.
     """
-    papermill = _papermill()
     source = Path(notebook)
-    target = Path(output) if output is not None else Path.cwd() / RUNS / source.name
-    if target.suffix != ".ipynb":
-        raise UwmError(f"The output {target} is no notebook name: let it end in .ipynb.")
-    if target.exists() and not target.is_file():
-        raise UwmError(f"The output {target} is no file but a folder or a device: give the name of a file.")
-    if target.exists() and target.samefile(source):
-        raise UwmError(f"The output {target} is the notebook itself: give another --output.")
+    output = Path(output) if output is not None else Path.cwd() / RUNS / source.name
     values = check_parameters(parameters or {}, declared_parameters(source))
+    node = _read_notebook(source)
+    if any("check_run(" in cell.source for cell in node.cells):
+        check_run(**{name: value for name, value in values.items() if name in CHECKS})
+    target, failed = _targets(output, source, values)
     check_kernel()
     # Imported here because it loads torch: a refusal need not wait for that.
     from uwmlib.files import atomic_path
 
-    failed = target.with_suffix(".failed.ipynb")
-    with atomic_path(target) as temporary:
-        try:
-            papermill.execute_notebook(
-                str(source),
-                str(temporary),
-                parameters=values,
-                kernel_name=KERNEL,
-                progress_bar=progress,
-                config=_encrypted(),
-            )
-        except papermill.PapermillExecutionError as error:
-            temporary.replace(failed)
-            place = f"cell {error.cell_index + 1} of {source.name} raised {error.ename}: {error.evalue}"
-            raise NotebookFailed(f"{place}; the notebook so far is in {failed}.") from error
+    if progress:
+        print(f"Running {source.absolute()}", file=sys.stderr)
+    executed = _prepared(node, values, source=source, target=output)
+    stopped = _execute(executed, name=source.name, progress=progress)
+    try:
+        with atomic_path(failed if stopped else target) as temporary:
+            temporary.write_bytes(_as_bytes(executed))
+    except UwmError as error:
+        raise NotebookFailed(f"{stopped}; it was not kept: {error}") if stopped else error from error
+    if stopped:
+        raise NotebookFailed(f"{stopped}; the notebook so far is in {failed}.")
     # A success leaves no word of an earlier failure behind.
     failed.unlink(missing_ok=True)
-    return target
+    return output
 
 
 def check_kernel() -> None:
@@ -257,6 +286,109 @@ def _papermill():
     return papermill
 
 
+def _is_checkout(folder: Path) -> bool:
+    """Whether `folder` is a checkout of this project, with its notebooks."""
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        return project["name"] == PROJECT and (folder / "notebooks").is_dir()
+    except (OSError, *UNREADABLE):
+        return False
+
+
+def _read_notebook(path: str | os.PathLike) -> NotebookNode:
+    _papermill()
+    import nbformat
+
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UwmError(f"{path} is no file but a folder or a pipe: give a notebook.")
+    try:
+        node = nbformat.reads(Path(path).read_text(encoding="utf-8"), as_version=4)
+        nbformat.writes(node).encode()
+    except (OSError, nbformat.ValidationError, *UNREADABLE) as error:
+        raise _no_notebook(path, error) from error
+    return node
+
+
+def _no_notebook(path: str | os.PathLike, error: BaseException) -> UwmError:
+    return UwmError(f"{path} is no readable Python notebook ({_one_line(error)}): save it from Jupyter.")
+
+
+def _targets(output: Path, source: Path, values: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Return the files of the result and of a failure; UwmError if one may not be written there."""
+    if output.suffix != ".ipynb":
+        raise UwmError(f"The output {output} is no notebook name: let it end in .ipynb.")
+    failed = output.with_suffix(".failed.ipynb")
+    for path in (output, failed):
+        if path.exists() and path.samefile(source):
+            raise UwmError(f"The output {path} is the notebook itself: give another --output.")
+    given = [value for value in values.values() if isinstance(value, str) and os.path.isfile(value)]
+    inputs = [Path(__file__).resolve().parents[1] / "notebooks", *given]
+    targets = check_output(output, inputs=inputs), check_output(failed, inputs=inputs)
+    if failed.exists() and not _is_failure(failed):
+        raise UwmError(
+            f"{failed} is not a notebook that failed here: move it away, or give another --output."
+        )
+    return targets
+
+
+def _is_failure(path: Path) -> bool:
+    """Whether a notebook is one that `run_notebook` kept of a failure, and may thus replace or remove."""
+    try:
+        return _read_notebook(path).metadata.papermill.exception is True
+    except (UwmError, AttributeError):
+        return False
+
+
+def _prepared(node: NotebookNode, values: Mapping[str, Any], *, source: Path, target: Path) -> NotebookNode:
+    """Return a copy of the notebook with its parameters set, as papermill prepares it."""
+    papermill = _papermill()
+    prepared = papermill.execute_notebook(
+        node, None, parameters=dict(values), kernel_name=KERNEL, prepare_only=True
+    )
+    prepared.metadata.papermill |= {"input_path": str(source), "output_path": str(target)}
+    return prepared
+
+
+def _execute(node: NotebookNode, *, name: str, progress: bool) -> str:
+    """Run a prepared notebook in place; return "", or where and why it stopped."""
+    from papermill.engines import papermill_engines
+    from papermill.exceptions import PapermillExecutionError
+    from papermill.execute import raise_for_execution_errors
+
+    try:
+        papermill_engines.execute_notebook_with_engine(
+            None, node, KERNEL, progress_bar=progress, log_output=False, config=_encrypted()
+        )
+        raise_for_execution_errors(node, None)
+    except PapermillExecutionError as error:
+        return f"cell {error.cell_index + 1} of {name} raised {error.ename}: {_one_line(error.evalue)}"
+    # Not from a cell: the kernel died, of too little memory for instance, or did not start.
+    except Exception as error:
+        return f"{_last_cell(node)}{name} lost its kernel: {_one_line(error) or type(error).__name__}"
+    return ""
+
+
+def _last_cell(node: NotebookNode) -> str:
+    """Mark the cell that a dead kernel was in as failed and name it; "" if none was begun."""
+    node.metadata.papermill.exception = True
+    begun = [i for i, cell in enumerate(node.cells) if cell.metadata.get("papermill", {}).get("start_time")]
+    if not begun:
+        return ""
+    node.cells[begun[-1]].metadata.papermill |= {"exception": True, "status": "failed"}
+    return f"cell {begun[-1] + 1} of "
+
+
+def _as_bytes(node: NotebookNode) -> bytes:
+    import nbformat
+
+    # Half a surrogate pair, which a cell may have printed, has no form in UTF-8 but one in JSON.
+    return nbformat.writes(node).encode("utf-8", errors="backslashreplace")
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())[:1000]
+
+
 def _encrypted():
     """Return the setting that has kernel and client talk encrypted where both can: ipykernel warns if not."""
     from traitlets.config import Config
@@ -271,7 +403,7 @@ def _names(notebooks: list[Path]) -> str:
 def _kind_of(default: str) -> str:
     try:
         return type(ast.literal_eval(default)).__name__
-    except (ValueError, SyntaxError):
+    except UNREADABLE:
         return "any"
 
 
@@ -285,12 +417,21 @@ def _unknown(name: str, declared: Mapping[str, Parameter]) -> str:
 
 def _typed(parameter: Parameter, value: Any) -> Any:
     convert = _from_text if isinstance(value, str) else _from_value
+    name, kind = parameter.name, parameter.kind
     try:
-        return convert(parameter.kind, value)
-    except ValueError as error:
+        typed = convert(kind, value)
+    except UNREADABLE as error:
         raise UwmError(
-            f"The parameter {parameter.name!r} takes {parameter.kind}, not {value!r}: give such a value."
+            f"The parameter {name!r} takes {kind}, not {shown(value)}: give such a value."
         ) from error
+    try:
+        json.dumps(typed, allow_nan=False, ensure_ascii=False).encode()
+    except UNREADABLE as error:
+        raise UwmError(
+            f"The parameter {name!r} is {shown(value)}, which a notebook cannot hold: "
+            "give finite numbers, Unicode text, or lists of these."
+        ) from error
+    return typed
 
 
 def _from_text(kind: str, text: str) -> Any:
@@ -303,11 +444,7 @@ def _from_text(kind: str, text: str) -> Any:
         if text.lower() not in TRUTH:
             raise ValueError(text)
         return TRUTH[text.lower()]
-    try:
-        value = ast.literal_eval(text)
-    except SyntaxError as error:
-        raise ValueError(text) from error
-    return _from_value(kind, value)
+    return _from_value(kind, ast.literal_eval(text))
 
 
 def _from_value(kind: str, value: Any) -> Any:

@@ -84,7 +84,7 @@ def checked_weights(name: str) -> Path:
     path = WEIGHTS / entry["file"]
     if not path.is_file():
         raise UwmError(
-            f"The weights of {name} are missing ({path}): install uwmlib again, or run `uwm train {name}`."
+            f"The weights of {name} are missing ({path}): install uwmlib again, or restore that file."
         )
     if sha256_of_file(path) != entry["sha256"]:
         raise UwmError(f"{path} is not the file on record for {name} (sha256 differs): install uwmlib again.")

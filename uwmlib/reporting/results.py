@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from uwmlib.errors import UwmError
+from uwmlib.outputs import check_output
 
 PACKAGES = ("torch", "open_clip_torch", "transformers", "numpy", "uwm-book")
 REQUIRED = ("name", "values", "params", "versions")
@@ -50,7 +51,8 @@ def save_results(
     Raises
     ------
     UwmError
-        If a number is not finite (say None for "not measured") or something is not a plain value.
+        If a number is not finite (say None for "not measured"), something is not a plain value, or `path` cannot be
+        written.
     """
     from uwmlib.files import write_json  # here, because it loads torch
 
@@ -62,7 +64,7 @@ def save_results(
         "versions": versions(),
         "git": git_hash(),
     }
-    write_json(path, record)
+    write_json(check_output(path), record)
     return record
 
 
@@ -138,7 +140,9 @@ def git_hash() -> str | None:
     commit = _git(root, "rev-parse", "HEAD")
     if not commit:
         return None
-    return f"{commit}+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else commit
+    # A status that git will not give is no sign of a clean checkout.
+    clean = _git(root, "status", "--porcelain", "--untracked-files=no") == ""
+    return commit if clean else f"{commit}+changes"
 
 
 def _version(package: str) -> str | None:

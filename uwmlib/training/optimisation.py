@@ -14,6 +14,7 @@ from uwmlib.errors import UwmError
 from uwmlib.files import load_tensors, save_tensors
 
 CHECKPOINT_EVERY = 200
+KIND = "training-checkpoint"
 
 
 def one_cycle(step: int, steps: int, *, peak: float, warmup: float = 0.05) -> float:
@@ -90,42 +91,57 @@ def optimise(
     # One group a parameter keeps the optimizer's order equal to the model's; biases, norms and scales do not decay.
     groups = [{"params": [p], "weight_decay": weight_decay * (p.ndim >= 2)} for p in model.parameters()]
     optimizer = torch.optim.AdamW(groups)
-    curve: list[dict[str, float]] = []
-    first = 0
-    if checkpoint.is_file():
-        tensors, facts = load_tensors(checkpoint, kind="training-checkpoint")
-        if facts["recipe"] != dict(recipe):
-            raise UwmError(
-                f"{checkpoint} belongs to another recipe: remove it, or train into another folder."
-            )
-        _restore(model, optimizer, tensors)
-        first, curve = facts["step"], facts["curve"]
+    first, curve = _resume(model, optimizer, checkpoint, recipe, steps)
     recent: list[float] = []
-    bar = tqdm(
-        range(first, steps),
-        initial=first,
-        total=steps,
-        disable=not progress,
-        desc=recipe.get("name", "training"),
-    )
-    for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = one_cycle(step, steps, peak=learning_rate)
-        loss = loss_at(step)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        recent.append(loss.item())
-        if not math.isfinite(recent[-1]):
-            raise UwmError(f"The loss is {recent[-1]} at step {step}: lower the learning rate.")
-        if (step + 1) % 50 == 0 or step + 1 == steps:
-            curve.append({"step": step + 1, "loss": sum(recent) / len(recent)})
-            bar.set_postfix(loss=f"{curve[-1]['loss']:.3f}")
-            recent = []
-        if (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < steps:
-            facts = {"recipe": dict(recipe), "step": step + 1, "curve": curve}
-            save_tensors(
-                checkpoint, _state_tensors(model, optimizer), kind="training-checkpoint", metadata=facts
-            )
+    name = recipe.get("name", "training")
+    with tqdm(initial=first, total=steps, disable=not progress, desc=name) as bar:
+        for step in range(first, steps):
+            for group in optimizer.param_groups:
+                group["lr"] = one_cycle(step, steps, peak=learning_rate)
+            recent.append(_step(model, optimizer, loss_at(step)))
+            if not math.isfinite(recent[-1]):
+                raise UwmError(f"The loss is {recent[-1]} at step {step}: lower the learning rate.")
+            if (step + 1) % 50 == 0 or step + 1 == steps:
+                curve.append({"step": step + 1, "loss": sum(recent) / len(recent)})
+                bar.set_postfix(loss=f"{curve[-1]['loss']:.3f}")
+                recent = []
+            if (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < steps:
+                facts = {"recipe": dict(recipe), "step": step + 1, "curve": curve}
+                save_tensors(checkpoint, _state_tensors(model, optimizer), kind=KIND, metadata=facts)
+            bar.update()
     return curve
+
+
+def _step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
+    """Take one step down the gradient, clipped to a norm of 1, and return the loss."""
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+def _resume(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    checkpoint: Path,
+    recipe: Mapping[str, Any],
+    steps: int,
+) -> tuple[int, list[dict[str, float]]]:
+    """Put back what `checkpoint` holds; return the first step that is left and the curve up to it."""
+    if not checkpoint.is_file():
+        return 0, []
+    tensors, facts = load_tensors(checkpoint, kind=KIND)
+    if not isinstance(facts, dict) or facts.get("recipe") != dict(recipe):
+        raise UwmError(f"{checkpoint} belongs to another recipe: remove it, or train into another folder.")
+    try:
+        _restore(model, optimizer, tensors)
+        first, curve = (
+            facts["step"],
+            [{key: point[key] for key in ("step", "loss")} for point in facts["curve"]],
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UwmError(f"{checkpoint} does not fit this model: remove it to begin again.") from error
+    if not isinstance(first, int) or not 0 < first < steps:
+        raise UwmError(f"{checkpoint} stands at step {first!r} of {steps}: remove it to begin again.")
+    return first, curve
