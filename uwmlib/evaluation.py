@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from uwmlib.cache import Cache, code_hash
+from uwmlib.cache import Cache, as_cache
 from uwmlib.errors import UwmError
-from uwmlib.files import sha256_of_tensors
 from uwmlib.metrics import (
     Accuracy,
     Retrieval,
@@ -96,7 +96,12 @@ class Evaluation:
 
 
 def embed_images(
-    vlm: Vlm, images: Any, *, batch_size: int = 128, progress: bool = False, cache: Cache | None = None
+    vlm: Vlm,
+    images: Any,
+    *,
+    batch_size: int = 128,
+    progress: bool = False,
+    cache: Cache | PathLike | str | None = None,
 ) -> torch.Tensor:
     """Embed images batch by batch.
 
@@ -105,7 +110,7 @@ def embed_images(
     vlm : Vlm
     images : uint8 array [N, H, W, 3] or ImageFiles
         Opened and preprocessed one batch at a time.
-    cache : Cache, optional
+    cache : Cache or the path of its folder, optional
         Where to look for the embeddings first; they are kept there for the next time.
 
     Returns
@@ -119,10 +124,10 @@ def embed_images(
     def make() -> torch.Tensor:
         return _in_batches(encode, len(images), batch_size, desc="images", progress=progress)
 
+    cache = as_cache(cache)
     if cache is None:
         return make()
-    pixels = [vlm.pixels.size, vlm.pixels.mean, vlm.pixels.std]
-    facts = _identity(vlm, "vision") | {"images": image_digest(images).hex(), "pixels": pixels}
+    facts = {"embeddings": "vision", "model": vlm.identity("vision"), "images": image_digest(images).hex()}
     return cache.tensors(facts, lambda: {"embeddings": make()})["embeddings"]
 
 
@@ -132,7 +137,7 @@ def embed_texts(
     *,
     batch_size: int = 256,
     progress: bool = False,
-    cache: Cache | None = None,
+    cache: Cache | PathLike | str | None = None,
 ) -> torch.Tensor:
     """Embed texts batch by batch, or find them in `cache`; returns [N, D], float32 on the CPU, unit norm."""
 
@@ -142,19 +147,11 @@ def embed_texts(
     def make() -> torch.Tensor:
         return _in_batches(encode, len(texts), batch_size, desc="texts", progress=progress)
 
+    cache = as_cache(cache)
     if cache is None:
         return make()
-    tokens = vlm.tokenize(list(texts))
-    facts = _identity(vlm, "text") | {"tokens": sha256_of_tensors({"ids": tokens})}
+    facts = {"embeddings": "text", "model": vlm.identity("text"), "tokens": vlm.tokens_hash(list(texts))}
     return cache.tensors(facts, lambda: {"embeddings": make()})["embeddings"]
-
-
-def _identity(vlm: Vlm, encoder: str) -> dict[str, str]:
-    """Return what an embedding depends on apart from its input: the encoder as it is now, and our code."""
-    return {
-        "encoder": vlm.encoder_hash(encoder), "side": encoder, "model": vlm.name, "backend": vlm.backend,
-        "device": vlm.device.type, "dtype": str(vlm.dtype), "code": code_hash("models", "evaluation.py"),
-    }  # fmt: skip
 
 
 @torch.inference_mode()
@@ -173,7 +170,7 @@ def embed_tuples(
     *,
     batch_size: int = 128,
     progress: bool = False,
-    cache: Cache | None = None,
+    cache: Cache | PathLike | str | None = None,
 ) -> dict[str, torch.Tensor]:
     """Embed the four parts of every tuple.
 
@@ -191,7 +188,7 @@ def embed_tuples(
 
 
 def evaluate_zero_shot(
-    vlm: Vlm, data: ZeroShotSet, *, batch_size: int = 128, cache: Cache | None = None
+    vlm: Vlm, data: ZeroShotSet, *, batch_size: int = 128, cache: Cache | PathLike | str | None = None
 ) -> Accuracy:
     """Measure zero-shot accuracy on one set: one prompt a class, no ensemble, as the paper does."""
     classes = embed_texts(vlm, data.prompts, batch_size=batch_size, cache=cache)
@@ -206,7 +203,7 @@ def evaluate(
     zero_shot: Iterable[ZeroShotSet] = (),
     batch_size: int = 128,
     progress: bool = False,
-    cache: Cache | None = None,
+    cache: Cache | PathLike | str | None = None,
 ) -> Evaluation:
     """Measure a model, with whatever edit is applied to it at the moment.
 
@@ -219,7 +216,7 @@ def evaluate(
     batch_size : int
     progress : bool
         Show progress bars.
-    cache : Cache, optional
+    cache : Cache or the path of its folder, optional
         Where embeddings are kept. An encoder that the applied edit leaves alone is not embedded again.
 
     Returns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from safetensors.torch import save_file
 
 from uwmlib.errors import UwmError
 
+_HEADER = "uwmlib"
+_ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
@@ -25,32 +29,54 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     Parameters
     ----------
     path : path-like
-        Where the finished file shall stand. Missing parent folders are made.
+        Where the finished file shall stand; a link is followed. Missing parent folders are made.
 
     Raises
     ------
     UwmError
-        If something that is no regular file stands there (a folder, a device), or the folder cannot be written.
+        If something that is no regular file stands there (a folder, a device), a file that may not be written, or
+        if writing fails, by whatever library: no such place, no permission, no space left.
     """
-    target = Path(path)
-    if target.exists() and not target.is_file():
-        raise UwmError(f"{target} is no file that could be replaced: give the path of a file to write.")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
-    except OSError as error:
-        raise UwmError(f"{target} cannot be written ({error.strerror}): choose another place.") from error
+    with _as_uwm_error(path):
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            raise UwmError(f"{path} is no file that could be replaced: give the path of a file to write.")
+        if target.exists() and not target.stat().st_mode & _ANY_WRITE:
+            raise UwmError(f"{path} is write-protected: choose another place, or permit writing it.")
+        temporary = _temporary_beside(target)
+        try:
+            yield temporary
+            # mkstemp and safetensors make files private to the owner; results are read like any other file.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: str | os.PathLike) -> None:
+    """Raise UwmError unless a file could be written at `path`: to be asked before a long computation."""
+    with _as_uwm_error(path):
+        _temporary_beside(Path(os.path.realpath(path))).unlink()
+
+
+def _temporary_beside(target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Only the beginning of the name: a name of the greatest length shall do.
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=target.suffix)
     os.close(handle)
-    temporary = Path(name)
+    return Path(name)
+
+
+@contextmanager
+def _as_uwm_error(path: str | os.PathLike) -> Iterator[None]:
+    """Turn any library's failure to write into one sentence."""
     try:
-        yield temporary
-        # mkstemp and safetensors make files private to the owner; results are read like any other file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except (OSError, SafetensorError, UnicodeEncodeError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UwmError(f"{path} cannot be written ({reason}): make room, or choose another place.") from error
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -97,14 +123,11 @@ def save_tensors(
         JSON-able facts stored in the header.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {
-        "kind": kind,
-        "sha256": sha256_of_tensors(plain),
-        "metadata": json.dumps(dict(metadata), sort_keys=True),
-    }
-    header["header_sha256"] = hashlib.sha256(header["metadata"].encode()).hexdigest()
+    facts = {"kind": kind, "metadata": dict(metadata)}
+    header = json.dumps(facts | {"sha256": _content_hash(plain, facts)}, sort_keys=True)
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata=header)
+        # One entry alone: safetensors writes several in an order that changes from run to run.
+        save_file(plain, temporary, metadata={_HEADER: header})
 
 
 def load_tensors(path: str | os.PathLike, *, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -119,23 +142,35 @@ def load_tensors(path: str | os.PathLike, *, kind: str) -> tuple[dict[str, torch
     UwmError
         If the file is missing, truncated, tampered with, or of another kind.
     """
-    if not Path(path).is_file():
-        raise UwmError(f"There is no file {path}: check the path, or make the {kind} file again.")
     try:
+        if not Path(path).is_file():
+            raise UwmError(f"There is no file {path}: check the path, or make the {kind} file again.")
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            header = _read_header(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise UwmError(f"{path} is not a whole safetensors file ({error}): copy or make it again.") from error
-    if header.get("kind") != kind:
-        raise UwmError(
-            f"{path} holds {header.get('kind', 'no kind that is known here')!r}, not {kind!r}: give the right file."
-        )
-    if (
-        header.get("sha256") != sha256_of_tensors(tensors)
-        or header.get("header_sha256") != hashlib.sha256(header.get("metadata", "").encode()).hexdigest()
-    ):
+    found = header.get("kind", "no kind that is known here")
+    if found != kind:
+        raise UwmError(f"{path} holds {found!r}, not {kind!r}: give the right file.")
+    facts = {"kind": kind, "metadata": header.get("metadata")}
+    if header.get("sha256") != _content_hash(tensors, facts):
         raise UwmError(
             f"{path} was changed after it was written (its content hash differs): copy or make it again."
         )
-    return tensors, json.loads(header["metadata"])
+    return tensors, facts["metadata"]
+
+
+def _content_hash(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> str:
+    """Return one SHA-256 over tensors and facts."""
+    text = json.dumps(facts, sort_keys=True) + sha256_of_tensors(tensors)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_header(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """Return kind, metadata and hash as `save_tensors` wrote them; an empty dict where it did not."""
+    try:
+        header = json.loads((metadata or {}).get(_HEADER, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return header if isinstance(header, dict) else {}

@@ -5,21 +5,22 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from uwmlib.cache import Cache, code_hash
+from uwmlib.cache import Cache, as_cache, code_hash
 from uwmlib.editing.saliency import PairSums, token_statistics
-from uwmlib.editing.scores import Scores, read_scores
+from uwmlib.editing.scores import Scores, model_facts, read_scores
 from uwmlib.editing.weight_edit import parameter_hash
 from uwmlib.errors import UwmError
+from uwmlib.files import require_writable
 from uwmlib.models.sites import Site
 from uwmlib.models.vlm import Vlm, require_vlm
-from uwmlib.options import ENCODERS, check_batch_size
+from uwmlib.options import check_batch_size
 from uwmlib.tuples.tuples import Tuples, require_tuples
 
 
@@ -33,7 +34,7 @@ def score(
     save_to: str | os.PathLike | None = None,
     save_every: float = 30.0,
     progress: bool = True,
-    cache: Cache | None = None,
+    cache: Cache | str | os.PathLike | None = None,
 ) -> Scores:
     """Score weights by what unsafe and safe inputs send through them (Eq. 8-10).
 
@@ -52,13 +53,13 @@ def score(
         Tuples per forward pass. Every tuple weighs the same, whatever the batch; in the released code a short
         last batch weighs as much as a full one.
     save_to : path, optional
-        Where to keep the sums. An unfinished pass over the same weights, tuples, sites and scoring code goes
+        Where to keep the sums. An unfinished pass over the same model, tuples, sites and scoring code goes
         on from there; a finished one is loaded without any forward pass.
     save_every : float
         Seconds between writes. They are put off further where writing would take over 5% of the time.
     progress : bool
         Show a progress bar on stderr.
-    cache : Cache, optional
+    cache : Cache or the path of its folder, optional
         Where the sums of every kind of site are looked for and kept: one pass over what is missing serves every
         later call. An unfinished pass is kept there too, and goes on.
 
@@ -76,10 +77,22 @@ def score(
     require_tuples(tuples)
     check_batch_size(batch_size)
     sites = tuple(vlm.sites(text=text, vision=vision))
+    cache = as_cache(cache)
+    options = {"batch_size": batch_size, "save_every": save_every, "progress": progress}
     if cache is not None and save_to is None:
-        options = {"batch_size": batch_size, "save_every": save_every, "progress": progress}
         return _score_through(cache, vlm, tuples, sites, **options)
-    scores = _start(vlm, sites, _provenance(vlm, tuples), save_to)
+    start = _start(vlm, sites, _provenance(vlm, tuples, sites), save_to)
+    return _finish(start, tuples, save_to=save_to, **options)
+
+
+def _finish(
+    scores: Scores, tuples: Tuples, *, batch_size: int, save_to: str | os.PathLike | None, save_every: float,
+    progress: bool,
+) -> Scores:  # fmt: skip
+    """Go on with a pass until it has seen every tuple."""
+    if save_to is not None and not scores.complete:
+        require_writable(save_to)
+    vlm, sites = scores.vlm, scores.sites
     magnitudes = {} if scores.complete else {site: vlm.weight(site).detach().abs().float() for site in sites}
     due = time.monotonic() + save_every
     with tqdm(total=len(tuples), initial=scores.n, desc="score", unit="tuple", disable=not progress) as bar:
@@ -97,50 +110,68 @@ def score(
 
 def _score_through(cache: Cache, vlm: Vlm, tuples: Tuples, sites: tuple[Site, ...], **options: Any) -> Scores:
     """Take the sums of each kind of site from the cache, and make one pass over all that it lacks."""
-    provenance = _provenance(vlm, tuples)
+    provenance = _provenance(vlm, tuples, sites)
     groups: dict[tuple[str, str], list[Site]] = {}
     for site in sites:
         groups.setdefault((site.encoder, site.kind), []).append(site)
-    paths = {group: cache.path(provenance | {"scores": group}) for group in groups}
-    kept = {group: _kept(path, vlm) for group, path in paths.items()}
-    missing = [group for group, scores in kept.items() if scores is None]
-    cache.hits, cache.misses = cache.hits + len(groups) - len(missing), cache.misses + len(missing)
+    facts = _facts(vlm, tuples, groups)
+    kept = {group: cache.find(facts[group]) for group in groups}
+    missing = [group for group in groups if kept[group] is None]
     if missing:
-        kinds = {encoder: [kind for side, kind in missing if side == encoder] for encoder in ENCODERS}
-        unfinished = cache.path(provenance | {"unfinished": missing})
-        whole = score(vlm, tuples, **kinds, **options, save_to=unfinished)
+        cache.require_writable()
+        unfinished = cache.path({"unfinished": [facts[group] for group in missing]})
+        rest = tuple(site for group in missing for site in groups[group])
+        start = _go_on(vlm, rest, provenance | {"key": unfinished.name}, unfinished)
+        sums = _finish(start, tuples, save_to=unfinished, **options).sums
         for group in missing:
-            kept[group] = _part(whole, groups[group])
-            kept[group].save(paths[group])
-        unfinished.unlink()
-    sums = {name: part for scores in kept.values() for name, part in scores.sums.items()}
-    hashes = {name: part for scores in kept.values() for name, part in scores.base_hashes.items()}
-    return Scores(vlm, sites, sums, len(tuples), hashes, provenance)
+            kept[group] = _as_tensors({site.name: sums[site.name] for site in groups[group]})
+            cache.keep(facts[group], kept[group])
+        unfinished.unlink(missing_ok=True)
+    sums = {name: part for tensors in kept.values() for name, part in _as_sums(tensors, vlm.device).items()}
+    base_hashes = {site.parameter: parameter_hash(vlm, site.parameter) for site in sites}
+    return Scores(vlm, sites, sums, len(tuples), base_hashes, provenance)
 
 
-def _kept(path: Path, vlm: Vlm) -> Scores | None:
-    """Read a pass from the cache; None if there is none, or a damaged one, which is removed."""
-    try:
-        return read_scores(path, vlm) if path.is_file() else None
-    except UwmError:
-        path.unlink(missing_ok=True)
-        return None
-
-
-def _part(scores: Scores, sites: Sequence[Site]) -> Scores:
-    """Return a finished pass reduced to some of its sites."""
-    sums = {site.name: scores.sums[site.name] for site in sites}
-    hashes = {site.parameter: scores.base_hashes[site.parameter] for site in sites}
-    return dataclasses.replace(scores, sites=tuple(sites), sums=sums, base_hashes=hashes)
-
-
-def _provenance(vlm: Vlm, tuples: Tuples) -> dict[str, Any]:
-    """Everything that the sums depend on apart from the sites; rounding alone depends on the batch size."""
+def _facts(
+    vlm: Vlm, tuples: Tuples, groups: Mapping[tuple[str, str], Sequence[Site]]
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Say for each kind of site what its sums depend on."""
+    models = {encoder: {"model": vlm.identity(encoder)} for encoder, _ in groups}
+    if "text" in models:
+        models["text"]["tokens"] = vlm.tokens_hash([*tuples.safe_texts, *tuples.unsafe_texts])
     return {
-        "weights": vlm.weights_hash(),
+        (encoder, kind): models[encoder]
+        | {"scores": [dataclasses.asdict(site) for site in sites], "tuples": tuples.fingerprint}
+        for (encoder, kind), sites in groups.items()
+    }
+
+
+def _go_on(vlm: Vlm, sites: tuple[Site, ...], provenance: dict[str, Any], unfinished: Path) -> Scores:
+    """Return the unfinished pass that a cache holds, or an empty one if it is damaged or another's."""
+    try:
+        return _start(vlm, sites, provenance, unfinished)
+    except UwmError:
+        return _start(vlm, sites, provenance, None)
+
+
+def _as_tensors(sums: Mapping[str, PairSums]) -> dict[str, torch.Tensor]:
+    return {f"{name}|{part}": tensor for name, each in sums.items() for part, tensor in vars(each).items()}
+
+
+def _as_sums(tensors: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, PairSums]:
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, part = key.split("|")
+        parts.setdefault(name, {})[part] = tensor.to(device)
+    return {name: PairSums(**each) for name, each in parts.items()}
+
+
+def _provenance(vlm: Vlm, tuples: Tuples, sites: Sequence[Site]) -> dict[str, Any]:
+    """Everything that the sums depend on apart from the sites; rounding alone depends on batch and machine."""
+    return model_facts(vlm, sites) | {
         "tuples": tuples.fingerprint,
         "n_tuples": len(tuples),
-        "code": code_hash("models", "editing/saliency.py", "editing/calibration.py"),
+        "code": code_hash("models", "tuples", "editing/saliency.py", "editing/calibration.py"),
     }
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from os import PathLike
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from uwmlib.cache import Cache, code_hash
+from uwmlib.cache import Cache, as_cache
 from uwmlib.editing.scores import choose_sites
 from uwmlib.editing.weight_edit import WeightEdit, parameter_hash, require_base
 from uwmlib.errors import UwmError
 from uwmlib.models.sites import Site
 from uwmlib.models.vlm import Vlm
-from uwmlib.options import check_batch_size, known, numbers, per_encoder
+from uwmlib.options import ENCODERS, check_batch_size, known, numbers, per_encoder
 
 if TYPE_CHECKING:
     from uwmlib.tuples import Tuples
@@ -179,7 +180,7 @@ def gradient_scores(
     vision: str | Sequence[str] | None = "fc2",
     batch_size: int | Mapping[str, int] = 64,
     progress: bool = True,
-    cache: Cache | None = None,
+    cache: Cache | PathLike | str | None = None,
 ) -> GradientScores:
     """Rank weights by the mean over batches of |gradient of the loss|, one encoder at a time.
 
@@ -202,7 +203,7 @@ def gradient_scores(
         short last batch weighs as much as a full one.
     progress : bool
         Show a progress bar on stderr.
-    cache : Cache, optional
+    cache : Cache or the path of its folder, optional
         Where the gradients of the same pass are looked for and kept.
 
     Returns
@@ -226,13 +227,14 @@ def gradient_scores(
     def make() -> dict[str, torch.Tensor]:
         return _sums(vlm, tuples, sites, loss=loss, reading=reading, sizes=sizes, progress=progress)
 
+    cache = as_cache(cache)
     if cache is None:
         sums = make()
     else:
         facts = {
-            "gradients": loss, "reading": reading, "sizes": sizes, "sites": [site.name for site in sites],
-            "weights": vlm.weights_hash(), "tuples": tuples.fingerprint,
-            "code": code_hash("models", "editing/gradients.py"),
+            "gradients": loss, "reading": reading, "sizes": sizes, "sites": [asdict(site) for site in sites],
+            "model": vlm.identity(*ENCODERS), "tuples": tuples.fingerprint,
+            "tokens": vlm.tokens_hash([*tuples.safe_texts, *tuples.unsafe_texts]),
         }  # fmt: skip
         sums = {name: part.to(vlm.device) for name, part in cache.tensors(facts, make).items()}
     return GradientScores(vlm, sites, sums, loss, reading, len(tuples), base_hashes, tuples.fingerprint)

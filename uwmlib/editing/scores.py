@@ -34,7 +34,7 @@ class Scores:
     base_hashes : dict of str to str
         Parameter name -> SHA-256 when it was scored.
     provenance : dict
-        "weights", "tuples", "n_tuples" and "code": what the sums depend on.
+        What the sums depend on: "tuples", "n_tuples", "code", and what `model_facts` says.
     """
 
     vlm: Vlm
@@ -166,11 +166,15 @@ class Scores:
         Raises
         ------
         UwmError
-            If the file is missing or damaged, holds an unfinished pass, or was made from other weights.
+            If the file is missing or damaged, holds an unfinished pass, or was made from another model.
         """
         scores = read_scores(path, vlm)
-        if scores.provenance["weights"] != vlm.weights_hash():
-            raise UwmError(f"{path} holds scores of other weights than {vlm.name} has now: score it anew.")
+        ours = model_facts(vlm, scores.sites)
+        differing = " and ".join(key for key in ours if ours[key] != scores.provenance.get(key))
+        if differing:
+            raise UwmError(
+                f"{path} holds scores of other {differing} than {vlm.name} has now: score it anew."
+            )
         if not scores.complete:
             seen = f"{scores.n} of {scores.provenance['n_tuples']} tuples"
             raise UwmError(f"{path} holds an unfinished pass ({seen}): call score with save_to={path}.")
@@ -194,6 +198,12 @@ def read_scores(path: str | os.PathLike, vlm: Vlm) -> Scores:
         for site in sites
     }
     return Scores(vlm, sites, sums, metadata["n"], metadata["base_hashes"], metadata["provenance"])
+
+
+def model_facts(vlm: Vlm, sites: Sequence[Site]) -> dict[str, Any]:
+    """Return that of the identity of a model which is the same on every machine, for the encoders of `sites`."""
+    identity = vlm.identity(*dict.fromkeys(site.encoder for site in sites))
+    return {key: identity[key] for key in ("weights", "architecture", "preprocessing")}
 
 
 def choose_sites(

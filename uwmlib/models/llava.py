@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -12,9 +13,8 @@ from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
 
-from uwmlib.cache import code_hash
+from uwmlib.cache import as_cache
 from uwmlib.errors import UwmError
-from uwmlib.files import sha256_of_tensors
 from uwmlib.models.pixels import Pixels
 from uwmlib.models.vlm import Vlm
 from uwmlib.options import check_batch_size
@@ -90,7 +90,7 @@ class Llava(Vlm):
         max_new_tokens: int = 32,
         batch_size: int = 64,
         progress: bool = False,
-        cache: Cache | None = None,
+        cache: Cache | PathLike | str | None = None,
     ) -> list[str]:
         """Describe images, always by the most probable next word.
 
@@ -104,8 +104,8 @@ class Llava(Vlm):
         batch_size : int
         progress : bool
             Show a progress bar.
-        cache : Cache, optional
-            Where captions are looked for and kept.
+        cache : Cache or the path of its folder, optional
+            Where captions are looked for and kept, as ids of the language model.
 
         Returns
         -------
@@ -114,24 +114,35 @@ class Llava(Vlm):
         check_batch_size(batch_size)
         prompt = self._prompt(question)
 
-        def make() -> list[str]:
+        def make() -> list[list[int]]:
             starts = range(0, len(images), batch_size)
             bar = tqdm(starts, disable=not progress, desc="captions", leave=False)
             parts = [self._generate(images[s : s + batch_size], prompt, max_new_tokens) for s in bar]
-            return [caption for part in parts for caption in part]
+            return [answer for part in parts for answer in part]
 
-        if cache is None:
-            return make()
-        return _kept(cache, self._facts(images, prompt, max_new_tokens), make)
+        cache = as_cache(cache)
+        ids = make() if cache is None else _kept(cache, self._facts(images, prompt, max_new_tokens), make)
+        answers = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [answer.strip() for answer in answers]
 
     def _facts(self, images: Any, prompt: torch.Tensor, max_new_tokens: int) -> dict[str, Any]:
         from uwmlib.tuples.tuples import image_digest
 
         return {
-            "captions": self.weights_hash(), "prompt": sha256_of_tensors({"ids": prompt}),
-            "images": image_digest(images).hex(), "max_new_tokens": max_new_tokens,
-            "device": self.device.type, "dtype": str(self.dtype), "code": code_hash("models"),
+            "captions": image_digest(images).hex(), "model": self.identity("captions"),
+            "prompt": prompt.tolist(), "max_new_tokens": max_new_tokens,
+            "pad": self.processor.tokenizer.pad_token_id,
         }  # fmt: skip
+
+    def _probe(self, part: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        if part != "captions":
+            return super()._probe(part)
+        pixels, ids = self.pixels.probe(), self._prompt(QUESTION)
+        answer = self.model(
+            input_ids=ids.to(self.device), pixel_values=pixels[:1].to(self.device, self.dtype),
+            attention_mask=torch.ones_like(ids, device=self.device),
+        )  # fmt: skip
+        return {"pixels": pixels, "ids": ids}, answer.logits[:, -1]  # [1, L, V] -> [1, V]
 
     def _prompt(self, question: str) -> torch.Tensor:
         """Return the ids [1, L] of the question about one image, its placeholder repeated for every patch."""
@@ -144,16 +155,15 @@ class Llava(Vlm):
 
     def _generate(
         self, images: np.ndarray | Sequence[Image.Image], prompt: torch.Tensor, max_new_tokens: int
-    ) -> list[str]:
+    ) -> list[list[int]]:
+        """Return the ids that answer each image; after the end of an answer only padding follows."""
         pixels = self.preprocess(images).to(self.device, self.dtype)
         ids = prompt.to(self.device).expand(len(pixels), -1)  # [1, L] -> [B, L]
-        tokenizer = self.processor.tokenizer
         out = self.model.generate(
             input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), do_sample=False,
-            max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id,
+            max_new_tokens=max_new_tokens, pad_token_id=self.processor.tokenizer.pad_token_id,
         )  # fmt: skip
-        answers = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-        return [answer.strip() for answer in answers]
+        return out[:, ids.shape[1] :].tolist()
 
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.tower(pixel_values=pixels).pooler_output
@@ -165,8 +175,8 @@ class Llava(Vlm):
         raise UwmError(f"{self.name} has no text encoder: use its vision sites, or caption images with it.")
 
 
-def _kept(cache: Cache, facts: dict[str, Any], make: Any) -> list[str]:
-    """Keep a list of texts in a cache of tensors, as the bytes of its JSON."""
+def _kept(cache: Cache, facts: dict[str, Any], make: Callable[[], list[list[int]]]) -> list[list[int]]:
+    """Keep lists of ids in a cache of tensors, as the bytes of their JSON."""
 
     def as_tensor() -> dict[str, torch.Tensor]:
         return {"json": torch.frombuffer(bytearray(json.dumps(make()).encode()), dtype=torch.uint8)}

@@ -49,6 +49,20 @@ class Pixels:
         )
         return ((pixels.float() / 255 - mean) / std).contiguous()
 
+    def probe(self) -> torch.Tensor:
+        """Return what becomes of fixed noise of the model's size, wide, and narrow, [3, 3, H, W].
+
+        Two preprocessings that agree here resize, crop, scale and normalise alike.
+        """
+        height, width = self.size
+        random = np.random.default_rng(0)
+        exact, wide, narrow = (
+            random.integers(0, 256, (*size, 3), dtype=np.uint8)
+            for size in (self.size, (height + 5, 2 * width + 9), (height + 3, width // 2 + 3))
+        )
+        pictures = [Image.fromarray(wide), Image.fromarray(narrow)]
+        return torch.cat([self(exact[None]), self(pictures)])
+
 
 def check_array(images: np.ndarray) -> None:
     """Raise UwmError unless `images` is a uint8 array [B, H, W, 3] with B >= 1."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,13 @@ from torch import nn
 from uwmlib.errors import UwmError
 from uwmlib.files import sha256_of_tensors
 from uwmlib.models.capture import Observe, capture
+from uwmlib.models.identity import architecture_hash
 from uwmlib.models.pixels import Pixels
 from uwmlib.models.sites import Site, as_kinds, find_blocks, find_sites, weight_of
 from uwmlib.models.tokens import require_tokens
+
+# Short and padded; longer than any context, with capitals, accents, figures and signs.
+PROBE_TEXTS = ("a small red ring", "Two Dogs, a caf\u00e9 & 3 x 7 blue stars (50% off)! " * 20)
 
 
 class Vlm:
@@ -79,22 +84,68 @@ class Vlm:
         return sha256_of_tensors(self.model.state_dict())
 
     def encoder_hash(self, encoder: str) -> str:
-        """Return the SHA-256 over everything but the other encoder's blocks.
+        """Return the SHA-256 over the weights of everything but the other encoder's blocks.
 
-        Two models whose hashes agree embed alike on that side: an edit of the text encoder leaves the hash of
-        "vision" as it was. Shared and further parameters count on both sides, and all of them where there is no
-        other encoder.
+        An edit of the text encoder leaves the hash of "vision" as it was. Shared and further parameters count on
+        both sides, and all of them where there is no other encoder.
 
         Parameters
         ----------
         encoder : "text" or "vision"
         """
-        tensors = self.model.state_dict()
+        tensors, other = self.model.state_dict(), self._other_blocks(encoder)
+        return sha256_of_tensors(
+            {key: tensors[key] for key in tensors if other is None or not key.startswith(f"{other}.")}
+        )
+
+    def identity(self, *parts: str) -> dict[str, Any]:
+        """Return everything that the model's answers depend on apart from their input, as hashes.
+
+        An edit of the text encoder leaves the identity of "vision" as it was.
+
+        Parameters
+        ----------
+        *parts : "text" or "vision"
+            The encoders that are asked; a LLaVA also has "captions".
+
+        Returns
+        -------
+        dict
+            "weights", "architecture" (classes, settings, hooks), "preprocessing" (what becomes of fixed pictures
+            and texts), "behaviour" (the bits that the model, as it runs here and now, makes of these) and "device".
+            All but the last two are the same on every machine.
+        """
+        with torch.inference_mode():
+            probes = {part: self._probe(part) for part in parts}
+        return {
+            "weights": {part: self.encoder_hash(part) for part in parts},
+            "architecture": {
+                part: architecture_hash(self.model, without=self._other_blocks(part)) for part in parts
+            },
+            "preprocessing": {part: sha256_of_tensors(inputs) for part, (inputs, _) in probes.items()},
+            "behaviour": {part: sha256_of_tensors({"": answer}) for part, (_, answer) in probes.items()},
+            "device": device_name(self.device),
+        }
+
+    def tokens_hash(self, texts: Sequence[str]) -> str:
+        """Return the SHA-256 over what the text encoder reads of captions: their ids, and which carry text."""
+        ids = self.tokenize(texts)
+        return sha256_of_tensors({"ids": ids, "mask": self._mask_rule(ids)})
+
+    def _probe(self, part: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Return fixed inputs as a part of the model reads them, and what it answers."""
+        if part == "text":
+            ids = self.tokenize(PROBE_TEXTS)
+            return {"ids": ids, "mask": self._mask_rule(ids)}, self.encode_text(ids)
+        pixels = self.pixels.probe()
+        return {"pixels": pixels}, self.encode_image(pixels[:1])
+
+    def _other_blocks(self, encoder: str) -> str | None:
+        """Return the dotted path of the blocks that an encoder does without; None if there are none."""
         try:
-            other, _ = find_blocks(self.model, "vision" if encoder == "text" else "text")
+            return find_blocks(self.model, "vision" if encoder == "text" else "text")[0]
         except UwmError:
-            return sha256_of_tensors(tensors)
-        return sha256_of_tensors({key: tensors[key] for key in tensors if not key.startswith(f"{other}.")})
+            return None
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         """Turn captions into token ids.
@@ -255,6 +306,11 @@ class Vlm:
         ...     vlm.encode_image(vlm.preprocess(images))
         """
         return capture(self.model, sites, observe)
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a device is, whatever its number: "cpu", or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _check_tokens(tokens: torch.Tensor) -> None:
