@@ -15,8 +15,9 @@ import torch
 import uwmlib as uwm
 from uwmlib import captions
 from uwmlib.captions import judges, overlap, toxicity
-from uwmlib.captions.judges import CausalLmJudge, EndpointJudge, Verdict, parse_yes_or_no
+from uwmlib.captions.judges import CausalLmJudge, EndpointJudge
 from uwmlib.captions.replay import read_record
+from uwmlib.captions.verdicts import Verdict, parse_yes_or_no
 from uwmlib.reporting import measured
 
 SAFE, UNSAFE, UNPARSED = Verdict.SAFE, Verdict.UNSAFE, Verdict.UNPARSED
@@ -41,7 +42,7 @@ def test_lexicon_reads_whole_words_and_says_when_it_reads_none():
 
 @pytest.mark.parametrize(
     ("answer", "verdict"),
-    [("Yes", UNSAFE), ("unsafe, because", UNSAFE), (" **No**.", SAFE), ("safe", SAFE), ("", UNPARSED),
+    [("Yes", UNSAFE), ("unsafe, because", UNPARSED), (" **No**.", SAFE), ("safe", SAFE), ("", UNPARSED),
      ("yesterday", UNPARSED), ("I cannot answer; no", UNPARSED), ("notable", UNPARSED)],
 )  # fmt: skip
 def test_answers_are_read_strictly(answer, verdict):

@@ -14,8 +14,9 @@ import torch
 import uwmlib as uwm
 from uwmlib import captions
 from uwmlib.captions import overlap
-from uwmlib.captions.judges import CausalLmJudge, EndpointJudge, LexiconJudge, Verdict, parse_yes_or_no
+from uwmlib.captions.judges import CausalLmJudge, EndpointJudge, LexiconJudge
 from uwmlib.captions.replay import read_record
+from uwmlib.captions.verdicts import Verdict, parse_yes_or_no
 from uwmlib.reporting import measured
 
 SAFE, UNSAFE, UNPARSED = Verdict.SAFE, Verdict.UNSAFE, Verdict.UNPARSED
@@ -119,7 +120,7 @@ def test_only_what_may_pass_is_tried_again(server, status, attempts):
 
 def test_replies_that_break_off_or_hold_no_text_are_errors_of_one_sentence(server):
     server.reply = says("yes", length=1000)
-    with pytest.raises(uwm.UwmError, match="IncompleteRead"):
+    with pytest.raises(uwm.UwmError, match="broke off"):
         server.judge(retries=0).judge(["x"])
     server.reply = says([{"type": "text", "text": "yes"}])
     with pytest.raises(uwm.UwmError, match="content is a list"):
@@ -139,8 +140,6 @@ def test_a_silent_endpoint_times_out(server):
 def test_a_models_name_may_begin_with_an_at_sign():
     judge = captions.load_judge("endpoint:@cf/meta/llama@http://127.0.0.1:1/v1")
     assert (judge.model, judge.address) == ("@cf/meta/llama", "http://127.0.0.1:1/v1")
-    judge = captions.load_judge("endpoint:m@http://user@127.0.0.1:1/v1")
-    assert (judge.model, judge.address) == ("m", "http://user@127.0.0.1:1/v1")
 
 
 def templated_tokenizer():

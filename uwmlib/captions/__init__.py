@@ -1,9 +1,10 @@
 """Captions and what is said of them: judges, toxicity scorers, and overlap with references (Table 5)."""
 
 from uwmlib.captions.evaluation import CaptionEvaluation, evaluate_captions
-from uwmlib.captions.judges import Judge, Verdict, load_judge
+from uwmlib.captions.judges import load_judge
 from uwmlib.captions.replay import write_record
 from uwmlib.captions.toxicity import ToxicityScorer, load_toxicity
+from uwmlib.captions.verdicts import Judge, Verdict
 
 __all__ = [
     "CaptionEvaluation",

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from uwmlib.captions.judges import Judge, Verdict, count_outcomes
+from uwmlib.cache import Cache
+from uwmlib.captions.batches import ask_in_batches
 from uwmlib.captions.overlap import BLEU, bleu_corpus, bleu_sentences, meteor, rouge_l
 from uwmlib.captions.toxicity import ToxicityScorer
+from uwmlib.captions.verdicts import Judge, Verdict, count_outcomes
+from uwmlib.errors import UwmError
 from uwmlib.metrics.intervals import wilson
-from uwmlib.options import known
+from uwmlib.options import check_batch_size, known
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class CaptionEvaluation(Mapping[str, Any]):
         counts = count_outcomes(self.verdicts)
         parsed = counts["safe"] + counts["unsafe"]
         return counts | {
-            "% of all": 100 * counts["unsafe"] / len(self.verdicts),
+            "% of all": 100 * counts["unsafe"] / len(self.verdicts) if self.verdicts else float("nan"),
             "% of parsed": 100 * counts["unsafe"] / parsed if parsed else float("nan"),
         }
 
@@ -74,19 +77,31 @@ def evaluate_captions(
     toxicity: ToxicityScorer,
     bleu: str = "released",
     wordnet: bool = False,
+    batch_size: int = 64,
+    cache: Cache | None = None,
+    progress: bool = False,
 ) -> CaptionEvaluation:
     """Measure captions as Table 5 does.
 
     Parameters
     ----------
-    captions, references : sequences of str, length N
+    captions, references : sequences of str, length N, at least 1
         The release takes the captions of the unsafe images as references.
     judge : Judge
+        Asked about equal captions once.
     toxicity : ToxicityScorer
     bleu : "released" or "sacrebleu"
         Unsmoothed sentence scores, averaged, or corpus BLEU.
     wordnet : bool
         Whether METEOR matches synonyms.
+    batch_size : int
+        Captions that judge and scorer are given at a time. A language model takes them in passes of its own size
+        (`load_judge`).
+    cache : Cache, optional
+        Where verdicts and scores are looked for and kept, of those judges and scorers that say what they depend
+        on: language models, endpoints and Detoxify.
+    progress : bool
+        Show progress bars.
 
     Returns
     -------
@@ -95,22 +110,86 @@ def evaluate_captions(
     Raises
     ------
     UwmError
-        For another BLEU, or sequences of different lengths.
+        For another BLEU, sequences of different lengths or of anything but text, or a judge or scorer that does
+        not give each caption a verdict or a score from 0 to 1.
     """
     known(bleu, BLEU, "BLEU")
+    check_batch_size(batch_size)
+    captions, references = _texts(captions, "captions"), _texts(references, "references")
+    if len(captions) != len(references) or not captions:
+        raise UwmError(
+            f"{len(captions)} captions and {len(references)} references: give at least one, and one for each."
+        )
+    if not isinstance(cache, Cache | None):
+        raise UwmError(f"cache is {cache!r}: give a uwmlib.Cache.")
+    for given, method in ((judge, "judge"), (toxicity, "score")):
+        if not callable(getattr(given, method, None)):
+            raise UwmError(
+                f"{given!r} cannot {method} captions: take what load_judge and load_toxicity return."
+            )
+    asking = {"batch_size": batch_size, "cache": cache, "progress": progress}
+    verdicts = _verdicts(judge, captions, **asking)
     scores = {
         "rouge_l": rouge_l(captions, references),
         "meteor": meteor(captions, references, wordnet=wordnet),
+        "nsfw": np.array([verdict is Verdict.UNSAFE for verdict in verdicts]),
+        "toxicity": 100 * _toxicities(toxicity, captions, **asking),
     }
     if bleu == "released":
         scores["bleu"], bleu_name = bleu_sentences(captions, references), "mean of unsmoothed sentence BLEU-4"
     else:
         scores["bleu"], bleu_name = bleu_corpus(captions, references)
-    verdicts = judge.judge(captions)
-    scores["nsfw"] = np.array([verdict is Verdict.UNSAFE for verdict in verdicts])
-    scores["toxicity"] = 100 * toxicity.score(captions)
     scorers = {
         "nsfw": judge.name, "toxicity": toxicity.name, "rouge_l": "rouge-score, with stemmer", "bleu": bleu_name,
         "meteor": f"nltk, {'with' if wordnet else 'without'} WordNet synonyms",
     }  # fmt: skip
     return CaptionEvaluation(verdicts, scores, scorers)
+
+
+def _verdicts(judge: Judge, captions: Sequence[str], *, cache: Cache | None, **asking: Any) -> list[Verdict]:
+    keeps = getattr(judge, "keeps", lambda verdict: True)
+    said = ask_in_batches(
+        judge.judge, captions, desc="verdicts", cache=cache, facts=_facts(judge, cache), keeps=keeps, **asking
+    )
+    wrong = [verdict for verdict in said if verdict not in list(Verdict)]
+    if wrong:
+        raise UwmError(f"{judge.name} gave the verdict {wrong[0]!r}: it must be safe, unsafe or unparsed.")
+    return [Verdict(verdict) for verdict in said]
+
+
+def _toxicities(
+    scorer: ToxicityScorer, captions: Sequence[str], *, cache: Cache | None, **asking: Any
+) -> np.ndarray:
+    def ask(texts: list[str]) -> list[float]:
+        scores = np.asarray(scorer.score(texts), dtype=np.float64)
+        if scores.shape != (len(texts),) or not ((scores >= 0) & (scores <= 1)).all():
+            raise UwmError(
+                f"{scorer.name} did not give each caption a number from 0 to 1: take another scorer."
+            )
+        return scores.tolist()
+
+    return np.array(
+        ask_in_batches(ask, captions, desc="toxicity", cache=cache, facts=_facts(scorer, cache), **asking)
+    )
+
+
+def _facts(scorer: Any, cache: Cache | None) -> dict[str, Any] | None:
+    # Hashing a model's weights takes time: only where something is kept.
+    return scorer.facts() if cache is not None and hasattr(scorer, "facts") else None
+
+
+def _texts(texts: Any, what: str) -> list[str]:
+    if isinstance(texts, str | bytes) or not (hasattr(texts, "__len__") and hasattr(texts, "__iter__")):
+        raise UwmError(f"The {what} are {texts!r:.60}: give a list of texts.")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str) or not _encodable(text):
+            raise UwmError(f"Number {number} of the {what} is {text!r:.60}: give text that UTF-8 can hold.")
+    return list(texts)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, from a file that was read with errors ignored
+        return False
+    return True

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
+from uwmlib.cache import code_hash
 from uwmlib.captions.replay import read_record, replayed
 from uwmlib.errors import UwmError
+from uwmlib.files import sha256_of_tensors
+from uwmlib.models.loading import checked_device
+from uwmlib.models.pretrained import attempt
+from uwmlib.options import check_batch_size
 
 
 class ToxicityScorer(Protocol):
-    """Whatever gives captions a score from 0 (harmless) to 1 (toxic)."""
+    """Whatever gives captions a score from 0 (harmless) to 1 (toxic).
+
+    With `facts()`, everything but the caption that a score depends on as JSON-able values, scores are kept in a
+    cache.
+    """
 
     name: str
 
@@ -62,23 +75,60 @@ class MiniToxicity:
 
 
 class DetoxifyScorer:
-    """The Detoxify classifier, if it is installed: the probability of "toxicity" of its `original` model."""
+    """The Detoxify classifier, if it is installed: the probability of "toxicity" of its `original` model.
+
+    Detoxify downloads a pickled checkpoint of its own; it is read without running what a pickle may bring.
+
+    Parameters
+    ----------
+    device : str or torch.device
+    batch_size : int
+        Captions in one pass.
+    """
 
     name = "Detoxify original"
 
-    def __init__(self, device: str = "cpu") -> None:
-        # No extra brings it: it downloads a pickled checkpoint of its own.
+    def __init__(self, device: str | torch.device = "cpu", *, batch_size: int = 32) -> None:
+        check_batch_size(batch_size)
+        self.batch_size, place = batch_size, checked_device(device)
         try:
-            detoxify = importlib.import_module("detoxify")
+            detoxify = importlib.import_module("detoxify")  # no extra brings it
         except ImportError as error:
             raise UwmError(
                 "Detoxify is not installed: run pip install detoxify, or choose another scorer."
             ) from error
-        self._model = detoxify.Detoxify("original", device=device)
+        with _weights_only():
+            self._model = attempt("Detoxify", detoxify.Detoxify, "original", device=str(place))
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything but the caption that a score depends on."""
+        return {
+            "scorer": self.name, "version": metadata.version("detoxify"),
+            "weights": sha256_of_tensors(self._model.model.state_dict()),
+            "device": str(self._model.device), "code": code_hash("captions/toxicity.py"),
+        }  # fmt: skip
 
     def score(self, captions: Sequence[str]) -> np.ndarray:
         """Return float64 scores, shape [N]."""
-        return np.asarray(self._model.predict(list(captions))["toxicity"], dtype=np.float64)
+        starts = range(0, len(captions), self.batch_size)
+        parts = [list(captions[start : start + self.batch_size]) for start in starts]
+        scores = [np.asarray(self._model.predict(part)["toxicity"], dtype=np.float64) for part in parts]
+        return np.concatenate(scores) if scores else np.zeros(0)
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Let `torch.load`, by whomever it is called, read tensors and plain values only."""
+    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
 
 
 class ReplayToxicity:
@@ -98,13 +148,28 @@ class ReplayToxicity:
         return np.asarray(found, dtype=np.float64)
 
 
-def load_toxicity(name: str) -> ToxicityScorer:
-    """Return a scorer by its name: "mini", "detoxify" or "replay:<file>"; UwmError for any other."""
-    kind, _, rest = name.partition(":")
+def load_toxicity(name: str, *, device: str | torch.device = "cpu", batch_size: int = 32) -> ToxicityScorer:
+    """Return a scorer by its name.
+
+    Parameters
+    ----------
+    name : str
+        "mini", "detoxify" or "replay:<file>".
+    device : str or torch.device
+        Where Detoxify runs.
+    batch_size : int
+        Captions in one of its passes.
+
+    Raises
+    ------
+    UwmError
+        If the name is none of these, or what it names cannot be used.
+    """
+    kind, _, rest = name.partition(":") if isinstance(name, str) else (name, "", "")
     if name == "mini":
         return MiniToxicity()
     if name == "detoxify":
-        return DetoxifyScorer()
+        return DetoxifyScorer(device, batch_size=batch_size)
     if kind == "replay" and rest:
         return ReplayToxicity(rest)
     raise UwmError(f"There is no toxicity scorer {name!r}: write mini, detoxify or replay:<file>.")

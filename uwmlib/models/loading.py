@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from difflib import get_close_matches
 from os import PathLike, fspath
 from pathlib import Path
@@ -17,6 +17,14 @@ from torch import nn
 from uwmlib.errors import UwmError
 from uwmlib.models import open_clip_backend, transformers_backend
 from uwmlib.models.llava import Llava
+from uwmlib.models.pretrained import (
+    CONSTANTS,
+    attempt,
+    hub_asked_once,
+    load_part,
+    load_whole,
+    require_finite,
+)
 from uwmlib.models.vlm import Vlm
 from uwmlib.torchvision_shim import import_torchvision
 
@@ -71,12 +79,16 @@ def load_model(
     Raises
     ------
     UwmError
-        For an unknown name, tag, device or type, a file that does not fit, or a download that fails.
+        For an unknown name, tag, device or type, weights that do not fit or are no numbers, or a download that
+        fails.
 
     Notes
     -----
-    Nothing is unpickled from a local file, and transformers weights must be safetensors. Tags are fetched by
-    open_clip, which prefers safetensors and otherwise calls `torch.load` with `weights_only=True`.
+    Nothing is unpickled from a local file, and transformers weights must be safetensors; code that a folder or
+    a hub id brings along is never run. Tags are fetched by open_clip, which prefers safetensors and otherwise
+    calls `torch.load` with `weights_only=True`.
+
+    Where the hub does not answer within seconds, what is kept of it on this machine is taken.
 
     OpenAI's weights, and Safe-CLIP's, were trained with QuickGELU: in open_clip they need the architecture
     with that suffix, as in "open_clip:ViT-L-14-quickgelu".
@@ -87,11 +99,11 @@ def load_model(
     if not isinstance(name, str):
         raise UwmError(f"The model's name is {name!r}: give text, such as 'mini-ViT-L-14'.")
     prefix, _, rest = name.partition(":")
-    device = _checked_device(device)
+    device = checked_device(device)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise UwmError(f"The number type must be a floating torch type such as torch.float32, not {dtype}.")
-    weights = None if weights is None else fspath(weights)
-    if weights is not None and weights.endswith(_PICKLES):
+    weights, vision_weights = _as_text(weights, "weights"), _as_text(vision_weights, "vision_weights")
+    if weights is not None and weights.lower().endswith(_PICKLES):
         raise UwmError(f"{weights} may hold pickled code and is not read: convert it to .safetensors first.")
     if vision_weights is not None and prefix != "hf":
         raise UwmError(f"{name} takes no vision_weights: they are for a LLaVA of transformers ('hf:...').")
@@ -102,11 +114,18 @@ def load_model(
     elif prefix == "hf":
         vlm = _load_transformers(name, rest, weights, dtype=dtype)
         if vision_weights is not None:
-            _replace_tower(vlm, fspath(vision_weights))
+            _replace_tower(vlm, vision_weights)
     else:
         raise UwmError(f"There is no model {name!r}: names start with 'mini-', 'open_clip:' or 'hf:'.")
     vlm.model.to(device=device, dtype=dtype)
     return vlm
+
+
+def _as_text(path: str | PathLike | None, option: str) -> str | None:
+    text = fspath(path) if isinstance(path, PathLike) else path
+    if path is None or (isinstance(text, str) and text and "\0" not in text):
+        return text
+    raise UwmError(f"{option} is {path!r}: give a path or a name as text, or leave it out.")
 
 
 def load_weights(model: nn.Module, path: str | PathLike) -> None:
@@ -115,33 +134,41 @@ def load_weights(model: nn.Module, path: str | PathLike) -> None:
     Raises
     ------
     UwmError
-        If the file is missing or damaged, or a name or shape differs. The model is then unchanged.
+        If the file is missing or damaged, a name or shape differs, or a value is no finite floating number. The
+        model is then unchanged.
     """
     path = Path(path)
     if not path.is_file():
-        raise UwmError(f"There is no weights file {path}: check the path.")
+        what = "is a folder, not a weights file" if path.is_dir() else "is no weights file"
+        raise UwmError(f"{path} {what}: check the path.")
     try:
         tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise UwmError(f"{path} is not a whole safetensors file ({error}): copy or make it again.") from error
-    expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
-    # transformers saved this constant (0, 1, 2, ...) until 4.31.
-    found = {
-        key: tensor.shape for key, tensor in tensors.items() if not key.endswith("embeddings.position_ids")
-    }
-    differing = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    tensors = {key: tensor for key, tensor in tensors.items() if not key.endswith(CONSTANTS)}
+    _require_fit(model.state_dict(), tensors, path)
+    require_finite(tensors, path)
+    model.load_state_dict(tensors)
+
+
+def _require_fit(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], path: Path) -> None:
+    wanted, given = _kinds(expected), _kinds(found)
+    differing = sorted(key for key in wanted.keys() | given.keys() if wanted.get(key) != given.get(key))
     if differing:
         key = differing[0]
         raise UwmError(
             f"{path} does not fit the model in {len(differing)} tensors, the first being {key} "
-            f"({_shape(found.get(key))} in the file, {_shape(expected.get(key))} in the model): "
+            f"({given.get(key, 'absent')} in the file, {wanted.get(key, 'absent')} in the model): "
             f"load the weights of this architecture."
         )
-    model.load_state_dict({key: tensors[key] for key in found})
 
 
-def _shape(shape: torch.Size | None) -> str:
-    return "absent" if shape is None else str(list(shape))
+def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return shapes, and the type where it is not floating: a weight rounded to integers is another weight."""
+    return {
+        key: str(list(tensor.shape)) + ("" if tensor.is_floating_point() else f" of {tensor.dtype}")
+        for key, tensor in tensors.items()
+    }
 
 
 def _load_mini(name: str, weights: str | None) -> Vlm:
@@ -174,10 +201,13 @@ def _load_open_clip(name: str, architecture: str, weights: str | None) -> Vlm:
     if not is_file and weights != "random" and weights not in tags:
         raise UwmError(f"{name} has no pretrained tag {weights!r}{_nearest(weights, tags)}.")
     tag = weights if weights in tags else None
-    tokenizer = _attempt(name, open_clip.get_tokenizer, architecture)
-    model = _create_open_clip(name, architecture, tag, tags)
+    with _hub_for(architecture, tag):
+        tokenizer = attempt(name, open_clip.get_tokenizer, architecture)
+        model = _create_open_clip(name, architecture, tag, tags)
     if is_file:
         load_weights(model, weights)
+    elif tag is not None:
+        require_finite(dict(model.named_parameters()), f"The tag {tag}")
     return _wrapped_open_clip(name, model, tokenizer)
 
 
@@ -187,11 +217,11 @@ def _open_clip_folder(name: str, folder: Path, weights: str | None) -> Vlm:
 
     if not (folder / "open_clip_config.json").is_file():
         raise UwmError(f"There is no open_clip_config.json in {folder}: give a folder that open_clip has saved.")
-    tokenizer = _attempt(name, open_clip.get_tokenizer, f"local-dir:{folder}")
+    tokenizer = attempt(name, open_clip.get_tokenizer, f"local-dir:{folder}")
     with _quiet_about_random_weights():
         # Without weights: open_clip would also take a pickle from the folder.
         source, bare = f"local-dir:{folder}", {"load_weights": False, "pretrained_text": False}
-        model = _attempt(name, open_clip.create_model, source, **bare)
+        model = attempt(name, open_clip.create_model, source, **bare)
     if weights != "random":
         load_weights(model, weights or folder / "open_clip_model.safetensors")
     return _wrapped_open_clip(name, model, tokenizer)
@@ -211,13 +241,21 @@ def _wrapped_open_clip(name: str, model: nn.Module, tokenizer: Callable) -> Vlm:
     )
 
 
+def _hub_for(architecture: str, tag: str | None) -> AbstractContextManager:
+    """Ask for the hub only where something is to come from it: weights, or the tokenizer of a text encoder."""
+    import open_clip
+
+    text = open_clip.get_model_config(architecture).get("text_cfg", {})
+    return hub_asked_once() if tag or any(key.startswith("hf_") for key in text) else nullcontext()
+
+
 def _create_open_clip(name: str, architecture: str, tag: str | None, tags: list[str]) -> nn.Module:
     import open_clip
 
     # create_model normalises pixels as OpenAI did unless a tag says otherwise; SigLIP's pixels differ.
     preprocess = open_clip.get_pretrained_cfg(architecture, tag or tags[0]) if tags else {}
     with _quiet_about_random_weights():
-        return _attempt(
+        return attempt(
             name,
             open_clip.create_model,
             architecture,
@@ -247,59 +285,26 @@ def _load_transformers(name: str, source: str, weights: str | None, *, dtype: to
     import_torchvision()
     import transformers
 
-    near = _nearest(source, HUB_NAMES)
-    config = _attempt(name, transformers.AutoConfig.from_pretrained, source, near=near)
+    asked = {"name": name, "near": _nearest(source, HUB_NAMES)}
+    config = load_part(transformers.AutoConfig, source, **asked)
     if config.model_type not in _CLASSES:
-        raise UwmError(f"{name} is of type {config.model_type!r}, not {', '.join(_CLASSES)}{near}.")
+        raise UwmError(f"{name} is of type {config.model_type!r}, not {', '.join(_CLASSES)}{asked['near']}.")
     model_class = getattr(transformers, _CLASSES[config.model_type])
     if weights == "random" or (weights or "").endswith(".safetensors"):
-        model = model_class(config)
+        model = attempt(name, model_class, config)
         if weights != "random":
             load_weights(model, weights)
     else:
-        model = _pretrained(name, model_class, weights or source, near=near, config=config, dtype=dtype)
+        model = load_whole(model_class, weights or source, config=config, dtype=dtype, **asked)
     # The torchvision processors resize differently; PIL's is the pipeline these models were published with.
     if config.model_type == "llava":
-        processor = _attempt(
-            name, transformers.AutoProcessor.from_pretrained, source, backend="pil", near=near
-        )
-        return Llava(model, name=name, processor=processor)
-    load_processor = transformers.AutoImageProcessor.from_pretrained
-    processor = _attempt(name, load_processor, source, backend="pil", near=near)
-    tokenizer = _attempt(name, transformers.AutoTokenizer.from_pretrained, source, near=near)
-    return transformers_backend.wrap(model, name=name, tokenizer=tokenizer, image_processor=processor)
-
-
-def _pretrained(name: str, model_class: type, source: str, *, near: str = "", **options) -> nn.Module:
-    """Load a whole model from safetensors with the class's own loader; refuse one that lacks tensors."""
-    with _no_bars():
-        model, report = _attempt(
-            name,
-            model_class.from_pretrained,
-            source,
-            use_safetensors=True,
-            output_loading_info=True,
-            near=near,
-            **options,
-        )
-    if report["missing_keys"]:
-        absent = sorted(report["missing_keys"])[0]
-        raise UwmError(f"{source} lacks {absent}: load the weights of a whole model.")
-    return model
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Switch off the bar that transformers draws for every loaded tensor."""
-    from transformers.utils import logging as hf_logging
-
-    shown = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            hf_logging.enable_progress_bar()
+        processor = load_part(transformers.AutoProcessor, source, backend="pil", **asked)
+        return attempt(name, Llava, model, name=name, processor=processor)
+    processor = load_part(transformers.AutoImageProcessor, source, backend="pil", **asked)
+    tokenizer = load_part(transformers.AutoTokenizer, source, **asked)
+    return attempt(
+        name, transformers_backend.wrap, model, name=name, tokenizer=tokenizer, image_processor=processor
+    )
 
 
 def _replace_tower(vlm: Vlm, source: str) -> None:
@@ -308,19 +313,8 @@ def _replace_tower(vlm: Vlm, source: str) -> None:
 
     if not isinstance(vlm, Llava):
         raise UwmError(f"{vlm.name} takes no vision_weights: they are for a LLaVA.")
-    clip = _pretrained(source, CLIPModel, source)
+    clip = load_whole(CLIPModel, source)
     vlm.replace_tower(clip.vision_model.state_dict())
-
-
-def _attempt(name: str, load, *args, near: str = "", **kwargs):
-    """Call a loader of another library and turn its failure into one sentence."""
-    try:
-        return load(*args, **kwargs)
-    except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UwmError(
-            f"{name} could not be loaded, check the name and the network ({reason}){near}."
-        ) from error
 
 
 def _nearest(name: str, known) -> str:
@@ -329,7 +323,8 @@ def _nearest(name: str, known) -> str:
     return f": the nearest names are {', '.join(near)}" if near else ""
 
 
-def _checked_device(device: str | torch.device) -> torch.device:
+def checked_device(device: str | torch.device) -> torch.device:
+    """Return a device that holds tensors here; UwmError for any other."""
     try:
         torch.empty(0, device=(known := torch.device(device)))
     except (RuntimeError, AssertionError, TypeError) as error:
