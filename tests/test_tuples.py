@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
+import struct
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from uwmlib.errors import UwmError
 from uwmlib.reporting import describe_tuples
-from uwmlib.tuples import Tuples, load_tuples
+from uwmlib.tuples import ImageFiles, Tuples, load_tuples
+from uwmlib.tuples.images import open_image
 from uwmlib.tuples.loading import sample_rows
 
 
@@ -93,13 +98,16 @@ def test_smaller_samples_begin_larger_ones_and_seeds_differ():
     assert not np.array_equal(sample_rows(50, 10, seed=2), sample_rows(50, 10, seed=3))
 
 
-def test_at_most_takes_what_there_is_and_nothing_else_changes():
+def test_at_most_takes_what_there_is_and_nothing_else_changes(folder):
     with pytest.raises(UwmError, match="n=51 .* at_most"):
         sample_rows(50, 51, seed=2)
     assert np.array_equal(sample_rows(50, 10**30, seed=2, at_most=True), sample_rows(50, 50, seed=2))
     assert np.array_equal(sample_rows(50, 7, seed=2, at_most=True), sample_rows(50, 50, seed=2)[:7])
-    whole = load_tuples("mini-visu", split="validation", n=10**6, at_most=True)
-    assert whole.fingerprint == load_tuples("mini-visu", split="validation", n=len(whole)).fingerprint
+    root, rows = folder
+    path = write(root / "pairs.jsonl", rows)
+    assert load_tuples(path, n=9, at_most=True).safe_texts == load_tuples(path, n=3).safe_texts
+    with pytest.raises(UwmError, match="n=9 .* there are 3"):
+        load_tuples(path, n=9)
 
 
 def test_row_selection_matches_the_whole():
@@ -129,6 +137,153 @@ def test_bad_manifests_are_refused(tmp_path, change, words):
     change(path)
     with pytest.raises(UwmError, match=words):
         load_tuples(path)
+
+
+def test_a_row_without_its_image_is_refused_before_anything_is_opened(folder):
+    root, rows = folder
+    (root / "unsafe2.png").unlink()
+    path = write(root / "pairs.jsonl", rows)
+    with pytest.raises(UwmError, match="unsafe_image in row 3 of .* does not exist"):
+        load_tuples(path, split="test")
+    assert len(load_tuples(path, split="train")) == 2  # whose images are all there
+
+
+RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16)
+
+
+def tiff(values, *, bits=16, white_is_zero=False, signed=False):
+    """A TIFF of 16 x 16 grey values, written by hand."""
+    short, long = 3, 4
+    tags = [
+        (256, short, 16),
+        (257, short, 16),
+        (258, short, bits),
+        (259, short, 1),
+        (262, short, 0 if white_is_zero else 1),
+    ]
+    tags += [
+        (273, long, 8),
+        (277, short, 1),
+        (278, short, 16),
+        (279, long, len(values)),
+        (339, short, 2 if signed else 1),
+    ]
+    body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return (
+        b"II*\0"
+        + struct.pack("<I", 8 + len(values))
+        + values
+        + struct.pack("<H", len(tags))
+        + body
+        + bytes(4)
+    )
+
+
+def encoded(image, kind):
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+SIXTEEN = RAMP * 257  # 0 to 65535
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(Image.fromarray(RAMP.astype(np.uint8)), "PNG"),
+        encoded(Image.fromarray(SIXTEEN), "PNG"),
+        encoded(Image.fromarray(SIXTEEN), "JPEG2000"),
+        b"P5 16 16 65535\n" + SIXTEEN.astype(">u2").tobytes(),
+        tiff(SIXTEEN.astype("<u2").tobytes()),
+        tiff((255 - RAMP).astype(np.uint8).tobytes(), bits=8, white_is_zero=True),
+        encoded(
+            Image.merge("LA", (Image.fromarray(RAMP.astype(np.uint8)), Image.new("L", (16, 16), 9))), "PNG"
+        ),
+    ],
+    ids=[
+        "8 bit",
+        "16 bit PNG",
+        "16 bit JPEG 2000",
+        "16 bit PGM",
+        "16 bit TIFF",
+        "white is zero",
+        "with alpha",
+    ],
+)
+def test_grey_values_of_any_depth_come_out_alike(tmp_path, content):
+    (tmp_path / "ramp").write_bytes(content)
+    found = open_image(tmp_path / "ramp")
+    assert found.mode == "RGB"
+    assert np.array_equal(np.asarray(found), np.repeat(RAMP[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(Image.fromarray(RAMP.astype(np.float32)), "TIFF"),
+        encoded(Image.fromarray((RAMP / 255).astype(np.float32)), "TIFF"),
+        encoded(Image.fromarray(RAMP.astype(np.int32)), "TIFF"),
+        tiff(bytes(384), bits=12),
+        tiff(SIXTEEN.astype("<u2").tobytes(), white_is_zero=True),
+        tiff(RAMP.astype("<i2").tobytes(), signed=True),
+    ],
+    ids=["float", "float up to 1", "32 bit", "12 bit", "white is zero", "signed"],
+)
+def test_grey_values_of_an_unknown_range_are_refused(tmp_path, content):
+    (tmp_path / "ramp").write_bytes(content)
+    with pytest.raises(UwmError, match="unknown range"):
+        open_image(tmp_path / "ramp")
+
+
+def test_what_is_stored_beside_the_pixels_is_left_aside_as_in_the_released_pipelines(tmp_path):
+    path = tmp_path / "image.png"
+    palette = Image.new("P", (4, 2), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    palette.save(path, transparency=1)
+    assert open_image(path).getpixel((0, 0)) == (10, 20, 30)
+    Image.new("RGBA", (4, 2), (9, 8, 7, 0)).save(path)
+    assert open_image(path).getpixel((0, 0)) == (9, 8, 7)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.new("RGB", (4, 2)).save(path, exif=exif)
+    assert open_image(path).size == (4, 2)
+    first, second = (Image.new("RGB", (4, 2), colour) for colour in ("red", "lime"))
+    first.save(path, save_all=True, append_images=[second])
+    assert open_image(path).getpixel((0, 0)) == (255, 0, 0)
+    Image.new("1", (4, 2), 1).save(path)
+    assert open_image(path).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of damaged TIFFs
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "ICO"])
+def test_damaged_images_are_read_or_refused_in_one_line(tmp_path, kind):
+    generator = np.random.default_rng(0)
+    whole = encoded(Image.fromarray(generator.integers(0, 255, (16, 16, 3), dtype=np.uint8)), kind)
+    for _ in range(60):
+        damaged = bytearray(whole[: generator.integers(1, len(whole) + 1)])
+        for at in generator.integers(0, len(damaged), 3):
+            damaged[at] = generator.integers(256)
+        (tmp_path / "image").write_bytes(damaged)
+        try:
+            open_image(tmp_path / "image")
+        except UwmError as error:
+            assert "\n" not in str(error)
+
+
+def test_a_pipe_is_no_image_and_one_path_no_list(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for files in (
+        ImageFiles([tmp_path / "pipe.png"]),
+        ImageFiles([tmp_path]),
+        ImageFiles([str(tmp_path / "none.png")]),
+    ):
+        for use in (files.digest, lambda files=files: files[0]):
+            with pytest.raises(UwmError, match="image"):
+                use()
+    for wrong in ("a.png", None, [None], 3):
+        with pytest.raises(UwmError, match="list of paths"):
+            ImageFiles(wrong)
 
 
 def test_unreadable_image_is_named(folder):
@@ -174,16 +329,81 @@ def test_unpaired_parts_are_refused():
         Tuples(name="mine", **(parts | {"unsafe_texts": ["a", None]}))
 
 
-@pytest.mark.parametrize("rows", [9, 0, [9], "x", [True, False]])
+IMAGES = np.zeros((2, 4, 4, 3), dtype=np.uint8)
+PARTS = {
+    "name": "mine",
+    "safe_images": IMAGES,
+    "unsafe_images": IMAGES,
+    "safe_texts": ["a", "b"],
+    "unsafe_texts": ["c", "d"],
+    "concepts": ["", "e"],
+}
+
+
+@pytest.mark.parametrize("part", ["safe_texts", "unsafe_texts", "concepts"])
+@pytest.mark.parametrize(
+    "wrong", ["ab", b"ab", None, 3, {"a": 1, "b": 2}, ["a", "b\0"], ["a", "\udc00"], ["a", " "]]
+)
+def test_captions_and_concepts_are_lists_of_usable_text(part, wrong):
+    with pytest.raises(UwmError, match=rf"{part}(\[1\])? of mine"):
+        Tuples(**PARTS | {part: wrong})
+
+
+@pytest.mark.parametrize("part", ["safe_images", "unsafe_images"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        "ab",
+        [Image.new("RGB", (4, 4))] * 2,
+        IMAGES / 255,
+        IMAGES[..., 0],
+        IMAGES[..., :2],
+        IMAGES[:, :0],
+    ],
+    ids=["None", "text", "pictures", "floats", "grey", "two channels", "no pixels"],
+)
+def test_images_are_arrays_of_colours_or_files(part, wrong):
+    with pytest.raises(UwmError, match=f"{part} of mine are"):
+        Tuples(**PARTS | {part: wrong})
+
+
+def test_captions_of_a_series_keep_their_order():
+    tuples = Tuples(**PARTS | {"safe_texts": pd.Series(["a", "b"], index=[1, 0])})
+    assert tuples[[0]].safe_texts == ["a"]
+
+
+@pytest.mark.parametrize("rows", [9, 0, [9], "x", [True, False], [0.5], None, [[0], [1, 2]]])
 def test_rows_that_are_not_there_or_no_list_are_refused(rows):
     with pytest.raises(UwmError, match="row"):
         load_tuples("mini-visu", split="validation", n=4)[rows]
 
 
-@pytest.mark.parametrize("arguments", [{"n": 2.5}, {"n": "3"}, {"seed": "3"}, {"seed": 0.5}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"n": 2.5}, {"n": "3"}, {"n": True}, {"n": 3.0}, {"n": -1}, {"seed": "3"}, {"seed": 0.5}, {"seed": None}]
+    + [{"n": n, "seed": seed} for n in (None, 3) for seed in (-1, 2**64, 2**200, True)],
+)
 def test_counts_and_seeds_are_whole_numbers(arguments):
     with pytest.raises(UwmError, match="whole number"):
         load_tuples("mini-visu", split="validation", **arguments)
+
+
+def test_whole_numbers_of_numpy_count_as_pythons_do():
+    whole = [
+        load_tuples("mini-visu", n=n, seed=seed).fingerprint
+        for n, seed in ((3, 7), (np.int64(3), np.uint8(7)))
+    ]
+    assert whole[0] == whole[1]
+    assert len(load_tuples("mini-visu", n=3, seed=2**64 - 1)) == 3
+
+
+@pytest.mark.parametrize("split", [None, 3, ["test"]])
+def test_a_split_is_a_name(folder, split):
+    root, rows = folder
+    for name in ("mini-visu", write(root / "pairs.csv", rows)):
+        with pytest.raises(UwmError, match="split is"):
+            load_tuples(name, split=split)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])

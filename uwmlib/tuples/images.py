@@ -3,33 +3,72 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from uwmlib.errors import UwmError
 from uwmlib.files import sha256_of_file
 
+BITS_PER_SAMPLE, PHOTOMETRIC, BLACK_IS_ZERO = 258, 262, 1  # tags of TIFF
+
 
 def open_image(path: Path) -> Image.Image:
-    """Open one image file as RGB.
+    """Open one image file as RGB, the way the released pipelines do (PIL's `convert`).
+
+    So transparency is dropped without a background, an orientation stored beside the pixels (EXIF) is not applied, and
+    of an animation the first picture is taken. Grey values of 16 bits, which `convert` would cut off at 255, keep
+    their upper 8 bits, as PIL does with 16-bit colour.
 
     Raises
     ------
     UwmError
-        If the file is missing or is not a readable image.
+        If the file is missing, is not a readable image, or has pixels of an unknown range (32-bit or floating).
     """
+    _require_file(path)
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise UwmError(f"There is no image {path}: check the path in the manifest.") from error
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+            image.load()
+            return _grey(image, path).convert("RGB")
+    except UwmError:
+        raise
+    except Exception as error:  # decoders of damaged files raise anything, from struct.error to MemoryError
         raise UwmError(
-            f"{path} is not a readable image ({error}): replace the file or drop its tuple."
+            f"{path} is not a readable image ({_in_one_line(error)}): replace the file or drop its tuple."
         ) from error
+
+
+def _grey(image: Image.Image, path: Path) -> Image.Image:
+    """Return an image of more than 8 bits as one of 8 bits, and any other as it is."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
+        return image
+    if not _fills_16_bits(image):
+        raise UwmError(
+            f"{path} has pixels of an unknown range (mode {image.mode}): save it with 8 or 16 bits a channel."
+        )
+    return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+
+
+def _fills_16_bits(image: Image.Image) -> bool:
+    """Return whether the grey values run from 0 for black to 65535 for white, as far as the format says."""
+    if image.format == "TIFF":
+        bits, zero = image.tag_v2.get(BITS_PER_SAMPLE), image.tag_v2.get(PHOTOMETRIC)
+        return image.mode.startswith("I;16") and bits == (16,) and zero == BLACK_IS_ZERO
+    return image.mode != "F" and image.format in ("PNG", "PPM", "JPEG2000")
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _require_file(path: Path) -> None:
+    if not os.path.exists(path):
+        raise UwmError(f"There is no image {path}: check the path in the manifest.")
+    if not os.path.isfile(path):  # opening a pipe would wait for ever
+        raise UwmError(f"{path} is not a readable image (no regular file): replace it or drop its tuple.")
 
 
 class ImageFiles:
@@ -37,11 +76,21 @@ class ImageFiles:
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : iterable of path-like
+
+    Raises
+    ------
+    UwmError
+        For one path in place of several, or what is no path.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = list(paths)
+    def __init__(self, paths: Iterable[str | os.PathLike]) -> None:
+        try:
+            self.paths = [Path(path) for path in ([None] if isinstance(paths, str) else paths)]
+        except TypeError as error:
+            raise UwmError(
+                f"Image files are given as a list of paths, not as {paths!r}: give such a list."
+            ) from error
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -57,7 +106,6 @@ class ImageFiles:
 
     def digest(self) -> bytes:
         """Return a SHA-256 over the contents of all files, in order."""
-        missing = next((path for path in self.paths if not path.is_file()), None)
-        if missing is not None:
-            raise UwmError(f"There is no image {missing}: check the path in the manifest.")
+        for path in self.paths:
+            _require_file(path)
         return hashlib.sha256("".join(sha256_of_file(path) for path in self.paths).encode()).digest()

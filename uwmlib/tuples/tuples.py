@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from uwmlib.errors import UwmError
+from uwmlib.options import flaw_of_text
 from uwmlib.tuples.images import ImageFiles
 
 PARTS = ("safe_images", "unsafe_images", "safe_texts", "unsafe_texts", "concepts")
@@ -32,7 +33,8 @@ class Tuples:
     Raises
     ------
     UwmError
-        If there are no tuples, the parts differ in length, or a caption or a concept is not text.
+        If there are no tuples, the parts differ in length, the images are of another kind, a caption or a concept is
+        not text or holds a NUL or half a surrogate pair, or a caption has no visible character.
     """
 
     name: str
@@ -43,6 +45,13 @@ class Tuples:
     concepts: Sequence[str] = field(repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise UwmError(f"The name of tuples is {self.name!r}: give text.")
+        for part in PARTS[:2]:
+            _check_images(f"{part} of {self.name}", getattr(self, part))
+        for part in PARTS[2:]:
+            # Frozen, but a list of our own: a Series would be indexed by its labels, and a caller's list may change.
+            object.__setattr__(self, part, _as_list(f"{part} of {self.name}", getattr(self, part)))
         lengths = {part: len(getattr(self, part)) for part in PARTS}
         if len(set(lengths.values())) != 1:
             listed = ", ".join(f"{part} {n}" for part, n in lengths.items())
@@ -50,9 +59,15 @@ class Tuples:
         if not len(self):
             raise UwmError(f"{self.name} has no tuples: give at least one safe/unsafe pair.")
         for part in PARTS[2:]:
-            wrong = next((i for i, text in enumerate(getattr(self, part)) if not isinstance(text, str)), None)
-            if wrong is not None:
-                raise UwmError(f"{part}[{wrong}] of {self.name} is not text: give all of them as strings.")
+            self._check_texts(part)
+
+    def _check_texts(self, part: str) -> None:
+        for i, text in enumerate(getattr(self, part)):
+            if not isinstance(text, str):
+                raise UwmError(f"{part}[{i}] of {self.name} is not text: give all of them as strings.")
+            flaw = flaw_of_text(text)
+            if flaw and (text or part != "concepts"):  # a tuple may belong to no concept
+                raise UwmError(f"{part}[{i}] of {self.name} has {flaw} ({text[:40]!r}): correct it.")
 
     def __len__(self) -> int:
         return len(self.safe_texts)
@@ -61,7 +76,7 @@ class Tuples:
         """Return some of the tuples: a slice, or an array of row numbers; UwmError for one that is not there."""
         try:
             index = np.arange(len(self))[rows]
-        except IndexError as error:
+        except (IndexError, ValueError) as error:
             raise UwmError(f"These rows do not fit {len(self)} tuples ({error}): give others.") from error
         if index.ndim != 1:
             raise UwmError(
@@ -89,6 +104,22 @@ class Tuples:
         for images in (self.safe_images, self.unsafe_images):
             digest.update(image_digest(images))
         return digest.hexdigest()
+
+
+def _check_images(what: str, images: object) -> None:
+    if isinstance(images, ImageFiles):
+        return
+    shape = list(getattr(images, "shape", []))
+    pixels = isinstance(images, np.ndarray) and images.dtype == np.uint8
+    if not pixels or len(shape) != 4 or shape[3] != 3 or 0 in shape[1:]:
+        found = f"{images.dtype} {shape}" if isinstance(images, np.ndarray) else f"a {type(images).__name__}"
+        raise UwmError(f"{what} are {found}: give a uint8 array [N, H, W, 3] or ImageFiles.")
+
+
+def _as_list(what: str, texts: object) -> list[str]:
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+        raise UwmError(f"{what} are a {type(texts).__name__}: give a list of strings, one for each tuple.")
+    return list(texts)
 
 
 def _take(images: np.ndarray | ImageFiles, index: np.ndarray) -> np.ndarray | ImageFiles:
