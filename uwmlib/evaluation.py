@@ -28,6 +28,7 @@ from uwmlib.models.vlm import Vlm, require_vlm
 from uwmlib.options import as_list, check_batch_size
 from uwmlib.tuples.tuples import Tuples, image_digest, require_tuples
 
+_INPUTS = {"text": "texts", "vision": "images"}
 DIRECTIONS = ("ts_vs", "vs_ts", "tu_vus", "vu_tus")
 
 
@@ -118,17 +119,8 @@ def embed_images(
     Tensor, shape [N, D], float32 on the CPU, unit norm
     """
 
-    def encode(start: int) -> torch.Tensor:
-        return vlm.encode_image(vlm.preprocess(images[start : start + batch_size]))
-
-    def make() -> torch.Tensor:
-        return _in_batches(encode, len(images), batch_size, desc="images", progress=progress)
-
-    cache = as_cache(cache)
-    if cache is None:
-        return make()
-    facts = {"embeddings": "vision", "model": vlm.identity("vision"), "images": image_digest(images).hex()}
-    return cache.tensors(facts, lambda: {"embeddings": make()})["embeddings"]
+    options = {"batch_size": batch_size, "progress": progress, "cache": cache}
+    return _embedded(vlm, "vision", [images], **options)[0]
 
 
 def embed_texts(
@@ -141,27 +133,50 @@ def embed_texts(
 ) -> torch.Tensor:
     """Embed texts batch by batch, or find them in `cache`; returns [N, D], float32 on the CPU, unit norm."""
 
-    def encode(start: int) -> torch.Tensor:
-        return vlm.encode_text(vlm.tokenize(list(texts[start : start + batch_size])))
+    options = {"batch_size": batch_size, "progress": progress, "cache": cache}
+    # A bare string would be a list of letters; tokenize refuses it.
+    return _embedded(vlm, "text", [texts if isinstance(texts, str) else list(texts)], **options)[0]
 
-    def make() -> torch.Tensor:
-        return _in_batches(encode, len(texts), batch_size, desc="texts", progress=progress)
+
+def _embedded(
+    vlm: Vlm, encoder: str, parts: Sequence[Any], *, batch_size: int, progress: bool,
+    cache: Cache | PathLike | str | None,
+) -> list[torch.Tensor]:  # fmt: skip
+    """Embed several sets of images, or of texts; the encoder's identity is taken once for all of them."""
+
+    def encode(inputs: Any) -> torch.Tensor:
+        if encoder == "text":
+            return vlm.encode_text(vlm.tokenize(inputs))
+        return vlm.encode_image(vlm.preprocess(inputs))
+
+    def embed(part: Any) -> torch.Tensor:
+        return _in_batches(encode, part, batch_size, desc=_INPUTS[encoder], progress=progress)
 
     cache = as_cache(cache)
     if cache is None:
-        return make()
-    facts = {"embeddings": "text", "model": vlm.identity("text"), "tokens": vlm.tokens_hash(list(texts))}
-    return cache.tensors(facts, lambda: {"embeddings": make()})["embeddings"]
+        return [embed(part) for part in parts]
+    digest = vlm.tokens_hash if encoder == "text" else _image_hash
+    facts = {"embeddings": encoder, "model": vlm.identity(encoder)}
+    return [
+        cache.tensors(facts | {"input": digest(part)}, lambda part=part: {"embeddings": embed(part)})[
+            "embeddings"
+        ]
+        for part in parts
+    ]
+
+
+def _image_hash(images: Any) -> str:
+    return image_digest(images).hex()
 
 
 @torch.inference_mode()
 def _in_batches(
-    encode: Callable[[int], torch.Tensor], n: int, batch_size: int, *, desc: str, progress: bool
+    encode: Callable[[Any], torch.Tensor], inputs: Any, batch_size: int, *, desc: str, progress: bool
 ) -> torch.Tensor:
-    """Encode from every batch's first row on; rows come back as float32 on the CPU."""
+    """Encode batch by batch; rows come back as float32 on the CPU."""
     check_batch_size(batch_size)
-    starts = tqdm(range(0, n, batch_size), disable=not progress, desc=desc, leave=False)
-    return torch.cat([encode(start).float().cpu() for start in starts])
+    starts = tqdm(range(0, len(inputs), batch_size), disable=not progress, desc=desc, leave=False)
+    return torch.cat([encode(inputs[start : start + batch_size]).float().cpu() for start in starts])
 
 
 def embed_tuples(
@@ -180,11 +195,10 @@ def embed_tuples(
         `safe_text`, `unsafe_text`, `safe_image`, `unsafe_image`: each [N, D]; made for `safeground(**...)`.
     """
     options = {"batch_size": batch_size, "progress": progress, "cache": cache}
-    sides = ("safe", "unsafe")
-    texts = {f"{side}_text": embed_texts(vlm, getattr(tuples, f"{side}_texts"), **options) for side in sides}
-    return texts | {
-        f"{side}_image": embed_images(vlm, getattr(tuples, f"{side}_images"), **options) for side in sides
-    }
+    texts = _embedded(vlm, "text", [tuples.safe_texts, tuples.unsafe_texts], **options)
+    images = _embedded(vlm, "vision", [tuples.safe_images, tuples.unsafe_images], **options)
+    names = ("safe_text", "unsafe_text", "safe_image", "unsafe_image")
+    return dict(zip(names, [*texts, *images], strict=True))
 
 
 def evaluate_zero_shot(

@@ -81,7 +81,7 @@ def score(
     options = {"batch_size": batch_size, "save_every": save_every, "progress": progress}
     if cache is not None and save_to is None:
         return _score_through(cache, vlm, tuples, sites, **options)
-    start = _start(vlm, sites, _provenance(vlm, tuples, sites), save_to)
+    start = _start(vlm, sites, _provenance(_identities(vlm, sites), tuples), save_to)
     return _finish(start, tuples, save_to=save_to, **options)
 
 
@@ -110,11 +110,20 @@ def _finish(
 
 def _score_through(cache: Cache, vlm: Vlm, tuples: Tuples, sites: tuple[Site, ...], **options: Any) -> Scores:
     """Take the sums of each kind of site from the cache, and make one pass over all that it lacks."""
-    provenance = _provenance(vlm, tuples, sites)
+    identities = _identities(vlm, sites)
+    provenance = _provenance(identities, tuples)
     groups: dict[tuple[str, str], list[Site]] = {}
     for site in sites:
         groups.setdefault((site.encoder, site.kind), []).append(site)
-    facts = _facts(vlm, tuples, groups)
+    inputs = {encoder: _input_of(vlm, encoder, tuples) for encoder in identities}
+    facts = {
+        (encoder, kind): {
+            "scores": [dataclasses.asdict(site) for site in of_kind],
+            "model": identities[encoder],
+        }
+        | inputs[encoder]
+        for (encoder, kind), of_kind in groups.items()
+    }
     kept = {group: cache.find(facts[group]) for group in groups}
     missing = [group for group in groups if kept[group] is None]
     if missing:
@@ -132,18 +141,17 @@ def _score_through(cache: Cache, vlm: Vlm, tuples: Tuples, sites: tuple[Site, ..
     return Scores(vlm, sites, sums, len(tuples), base_hashes, provenance)
 
 
-def _facts(
-    vlm: Vlm, tuples: Tuples, groups: Mapping[tuple[str, str], Sequence[Site]]
-) -> dict[tuple[str, str], dict[str, Any]]:
-    """Say for each kind of site what its sums depend on."""
-    models = {encoder: {"model": vlm.identity(encoder)} for encoder, _ in groups}
-    if "text" in models:
-        models["text"]["tokens"] = vlm.tokens_hash([*tuples.safe_texts, *tuples.unsafe_texts])
-    return {
-        (encoder, kind): models[encoder]
-        | {"scores": [dataclasses.asdict(site) for site in sites], "tuples": tuples.fingerprint}
-        for (encoder, kind), sites in groups.items()
-    }
+def _identities(vlm: Vlm, sites: Sequence[Site]) -> dict[str, dict[str, str]]:
+    encoders = dict.fromkeys(site.encoder for site in sites)
+    return {encoder: vlm.identity(encoder) for encoder in encoders}
+
+
+def _input_of(vlm: Vlm, encoder: str, tuples: Tuples) -> dict[str, str]:
+    """Say what an encoder reads; texts as the ids that this tokenizer makes of them."""
+    facts = {"tuples": tuples.fingerprint}
+    if encoder == "text":
+        facts["tokens"] = vlm.tokens_hash([*tuples.safe_texts, *tuples.unsafe_texts])
+    return facts
 
 
 def _go_on(vlm: Vlm, sites: tuple[Site, ...], provenance: dict[str, Any], unfinished: Path) -> Scores:
@@ -166,9 +174,9 @@ def _as_sums(tensors: Mapping[str, torch.Tensor], device: torch.device) -> dict[
     return {name: PairSums(**each) for name, each in parts.items()}
 
 
-def _provenance(vlm: Vlm, tuples: Tuples, sites: Sequence[Site]) -> dict[str, Any]:
+def _provenance(identities: Mapping[str, Mapping[str, str]], tuples: Tuples) -> dict[str, Any]:
     """Everything that the sums depend on apart from the sites; rounding alone depends on batch and machine."""
-    return model_facts(vlm, sites) | {
+    return model_facts(identities) | {
         "tuples": tuples.fingerprint,
         "n_tuples": len(tuples),
         "code": code_hash("models", "tuples", "editing/saliency.py", "editing/calibration.py"),

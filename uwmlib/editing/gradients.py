@@ -233,7 +233,7 @@ def gradient_scores(
     else:
         facts = {
             "gradients": loss, "reading": reading, "sizes": sizes, "sites": [asdict(site) for site in sites],
-            "model": vlm.identity(*ENCODERS), "tuples": tuples.fingerprint,
+            "models": [vlm.identity(encoder) for encoder in ENCODERS], "tuples": tuples.fingerprint,
             "tokens": vlm.tokens_hash([*tuples.safe_texts, *tuples.unsafe_texts]),
         }  # fmt: skip
         sums = {name: part.to(vlm.device) for name, part in cache.tensors(facts, make).items()}

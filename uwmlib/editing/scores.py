@@ -169,7 +169,7 @@ class Scores:
             If the file is missing or damaged, holds an unfinished pass, or was made from another model.
         """
         scores = read_scores(path, vlm)
-        ours = model_facts(vlm, scores.sites)
+        ours = model_facts({site.encoder: vlm.identity(site.encoder) for site in scores.sites})
         differing = " and ".join(key for key in ours if ours[key] != scores.provenance.get(key))
         if differing:
             raise UwmError(
@@ -200,10 +200,12 @@ def read_scores(path: str | os.PathLike, vlm: Vlm) -> Scores:
     return Scores(vlm, sites, sums, metadata["n"], metadata["base_hashes"], metadata["provenance"])
 
 
-def model_facts(vlm: Vlm, sites: Sequence[Site]) -> dict[str, Any]:
-    """Return that of the identity of a model which is the same on every machine, for the encoders of `sites`."""
-    identity = vlm.identity(*dict.fromkeys(site.encoder for site in sites))
-    return {key: identity[key] for key in ("weights", "architecture", "preprocessing")}
+def model_facts(identities: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return that part of the identities of encoders which is the same on every machine."""
+    return {
+        key: {encoder: identity[key] for encoder, identity in identities.items()}
+        for key in ("weights", "architecture", "preprocessing")
+    }
 
 
 def choose_sites(

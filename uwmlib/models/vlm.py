@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import numpy as np
 import torch
@@ -98,32 +97,30 @@ class Vlm:
             {key: tensors[key] for key in tensors if other is None or not key.startswith(f"{other}.")}
         )
 
-    def identity(self, *parts: str) -> dict[str, Any]:
+    def identity(self, part: str) -> dict[str, str]:
         """Return everything that the model's answers depend on apart from their input, as hashes.
 
         An edit of the text encoder leaves the identity of "vision" as it was.
 
         Parameters
         ----------
-        *parts : "text" or "vision"
-            The encoders that are asked; a LLaVA also has "captions".
+        part : "text" or "vision"
+            The encoder that is asked; a LLaVA also has "captions".
 
         Returns
         -------
         dict
             "weights", "architecture" (classes, settings, hooks), "preprocessing" (what becomes of fixed pictures
-            and texts), "behaviour" (the bits that the model, as it runs here and now, makes of these) and "device".
+            or texts), "behaviour" (the bits that the model, as it runs here and now, makes of these) and "device".
             All but the last two are the same on every machine.
         """
         with torch.inference_mode():
-            probes = {part: self._probe(part) for part in parts}
+            inputs, answer = self._probe(part)
         return {
-            "weights": {part: self.encoder_hash(part) for part in parts},
-            "architecture": {
-                part: architecture_hash(self.model, without=self._other_blocks(part)) for part in parts
-            },
-            "preprocessing": {part: sha256_of_tensors(inputs) for part, (inputs, _) in probes.items()},
-            "behaviour": {part: sha256_of_tensors({"": answer}) for part, (_, answer) in probes.items()},
+            "weights": self.encoder_hash(part),
+            "architecture": architecture_hash(self.model, without=self._other_blocks(part)),
+            "preprocessing": sha256_of_tensors(inputs),
+            "behaviour": sha256_of_tensors({"": answer}),
             "device": device_name(self.device),
         }
 
