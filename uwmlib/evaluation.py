@@ -23,10 +23,10 @@ from uwmlib.metrics import (
     retrieval,
     safeground,
 )
-from uwmlib.mini.zero_shot_sets import ZeroShotSet
 from uwmlib.models.vlm import Vlm, require_vlm
 from uwmlib.options import as_list, check_batch_size
 from uwmlib.tuples.tuples import Tuples, image_digest, require_tuples
+from uwmlib.zero_shot.sets import ZeroShotSet
 
 _INPUTS = {"text": "texts", "vision": "images"}
 DIRECTIONS = ("ts_vs", "vs_ts", "tu_vus", "vu_tus")

@@ -18,47 +18,12 @@ from uwmlib.mini.randomness import Columns
 from uwmlib.mini.render import render
 from uwmlib.mini.scenes import NONE, STYLES, Scenes, draw_scenes, with_size
 from uwmlib.mini.vocabulary import BACKGROUNDS, DIGITS, PLACES, SHAPES, SIZES
+from uwmlib.zero_shot.sets import PHOTO, ZeroShotSet
 
 SEED = 0
 IMAGES_PER_SET = 480
-PHOTO = "a photo of a {}."
 SMALL, MEDIUM, LARGE = range(len(SIZES))
 TEXTURES = tuple(BACKGROUNDS.index(name) for name in ("brick", "checker", "stripes", "dots"))
-
-
-@dataclass(frozen=True)
-class ZeroShotSet:
-    """One labelled set of images with the words for its classes.
-
-    Attributes
-    ----------
-    name : str
-        Key of the set in the paper's Table 2 ("imagenet_v2", ...).
-    about : str
-        What the mini set shows.
-    images : uint8 array, shape (N, 48, 48, 3)
-    labels : int64 array, shape (N,)
-    classes : tuple of str, length C
-    template : str
-        Prompt with one place for the class name.
-    """
-
-    name: str
-    about: str
-    images: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    template: str
-
-    @property
-    def prompts(self) -> list[str]:
-        """One prompt a class, in the order of the labels."""
-        return [self.template.format(name) for name in self.classes]
-
-    @property
-    def chance(self) -> float:
-        """Accuracy in percent of always answering the most frequent class."""
-        return 100.0 * np.bincount(self.labels).max() / len(self.labels)
 
 
 @dataclass(frozen=True)
