@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from uwmlib.parameters import check_run, checked_parameters
     from uwmlib.profiles import profile
     from uwmlib.tuples import Tuples, load_tuples
+    from uwmlib.zero_shot import load_zero_shot
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ _HOMES = {
     "check_run": "uwmlib.parameters", "checked_parameters": "uwmlib.parameters", "compare": "uwmlib.metrics",
     "embed_tuples": "uwmlib.evaluation", "evaluate": "uwmlib.evaluation",
     "gradient_scores": "uwmlib.editing", "load_model": "uwmlib.models", "load_tuples": "uwmlib.tuples",
+    "load_zero_shot": "uwmlib.zero_shot",
     "profile": "uwmlib.profiles", "retrieval": "uwmlib.metrics", "safeground": "uwmlib.metrics",
     "score": "uwmlib.editing", "zero_shot_set": "uwmlib.mini.zero_shot_sets",
 }  # fmt: skip
@@ -50,6 +52,7 @@ __all__ = [
     "gradient_scores",
     "load_model",
     "load_tuples",
+    "load_zero_shot",
     "profile",
     "retrieval",
     "safeground",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from uwmlib.errors import UwmError
-from uwmlib.mini.zero_shot_sets import NAMES
 from uwmlib.models import Vlm, load_model
 from uwmlib.options import known
+from uwmlib.zero_shot import ZeroShotSet, load_zero_shot
 
 
 @dataclass(frozen=True)
@@ -42,23 +46,28 @@ class Profile:
         Weights for `load_model`; empty for those that belong to the name.
     data : str
         Name or manifest path for `load_tuples`.
-    zero_shot : tuple of str
-        Names for `zero_shot_set`; empty where this profile has no classification sets.
     architectures : dict of str to Source
         Row of Table 4 -> the model.
     llavas : dict of str to Source
         Row of Table 5 -> the captioning model.
+    zero_shot : str
+        Folder of classification sets (`uwmlib.zero_shot.load_zero_shot`); empty for the profile's own: those that
+        the mini world draws, or in "paper" the folder `zero_shot` of `$UWM_DATA`.
+    judge, toxicity : str
+        Names for `load_judge` and `load_toxicity`; empty where there is none, which leaves a score not measured.
     """
 
     name: str
     base: str
     safe: str
     data: str
-    zero_shot: tuple[str, ...]
-    architectures: dict[str, Source]
-    llavas: dict[str, Source]
+    architectures: dict[str, Source] = field(repr=False)
+    llavas: dict[str, Source] = field(repr=False)
     base_weights: str = ""
     safe_weights: str = ""
+    zero_shot: str = ""
+    judge: str = ""
+    toxicity: str = ""
 
     def load_base(self, device: str = "cpu") -> Vlm:
         """Load the model to edit."""
@@ -68,8 +77,29 @@ class Profile:
         """Load its Safe-CLIP fine-tune."""
         return Source(self.safe, self.safe_weights).load(device)
 
+    def load_zero_shot(self) -> dict[str, ZeroShotSet]:
+        """Load the classification sets that are at hand, by name; one that is not is left out."""
+        if self.zero_shot:
+            return load_zero_shot(self.zero_shot)
+        if self.name == "mini":
+            from uwmlib.mini.zero_shot_sets import NAMES, zero_shot_set
 
-PARTS = ("base", "base_weights", "safe", "safe_weights", "data")
+            return {name: zero_shot_set(name) for name in NAMES}
+        folder = Path(os.environ.get("UWM_DATA", "")) / "zero_shot"
+        return load_zero_shot(folder) if os.environ.get("UWM_DATA") and folder.is_dir() else {}
+
+    def load_scorers(self, device: str = "cpu") -> dict[str, Any]:
+        """Load `judge` and `toxicity` for `evaluate_captions`; None for one that is not named."""
+        from uwmlib.captions import load_judge, load_toxicity
+
+        return {
+            "judge": load_judge(self.judge, device=device) if self.judge else None,
+            "toxicity": load_toxicity(self.toxicity, device=device) if self.toxicity else None,
+        }
+
+
+ROWS = ("architectures", "llavas")
+PARTS = ("base", "base_weights", "safe", "safe_weights", "data", "zero_shot", "judge", "toxicity", *ROWS)
 CLIP = "hf:openai/clip-vit-large-patch14"
 SAFE_CLIP = "aimagelab/safeclip_vit-l_14"
 LLAVA = "hf:llava-hf/llava-1.5-13b-hf"
@@ -79,7 +109,6 @@ PROFILES = {
         base="mini-ViT-L-14",
         safe="mini-Safe-CLIP",
         data="mini-visu",
-        zero_shot=NAMES,
         architectures={
             "ViT-L14": Source("mini-ViT-L-14"),
             "ViT-B16": Source("mini-ViT-B-16"),
@@ -89,6 +118,8 @@ PROFILES = {
             "Safe-CLIP": Source("mini-Safe-CLIP"),
         },
         llavas={"LLaVA": Source("mini-LLaVA"), "LLaVA+Safe-CLIP": Source("mini-LLaVA-Safe-CLIP")},
+        judge="lexicon",
+        toxicity="mini",
     ),
     # Safe-CLIP's weights go with OpenAI's tokenizer and preprocessing. The unsafe ViSU images are withheld by their
     # authors, so there is no default for the data.
@@ -98,7 +129,6 @@ PROFILES = {
         safe=CLIP,
         safe_weights=SAFE_CLIP,
         data="",
-        zero_shot=(),
         architectures={
             "ViT-L14": Source(CLIP),
             "ViT-B16": Source("hf:openai/clip-vit-base-patch16"),
@@ -123,22 +153,29 @@ def profile(name: str, **parts: str) -> Profile:
     name : str
         "mini" or "paper".
     **parts : str
-        `base`, `base_weights`, `safe`, `safe_weights` or `data`; each replaces the profile's own choice where it is
-        not empty. A model of one's own does not inherit the weights of the one that it replaces.
+        `base`, `base_weights`, `safe`, `safe_weights`, `data`, `zero_shot`, `judge`, `toxicity`, `architectures` or
+        `llavas`; each replaces the profile's own choice where it is not empty. A model of one's own does not inherit
+        the weights of the one that it replaces.
+
+        `architectures` and `llavas` replace models of single rows of the paper's Tables 4 and 5, as in
+        "CoCa=open_clip:coca_ViT-B-32|coca.safetensors; SigLIP=hf:google/siglip-base-patch16-224": row, name, and
+        after bars weights and vision weights where there are any.
 
     Raises
     ------
     UwmError
-        If the profile or a part is unknown, or "paper" is asked for without data.
+        If the profile, a part or a row is unknown, or "paper" is asked for without data.
     """
     known(name, PROFILES, "profile")
-    unknown = next((part for part in parts if part not in PARTS), None)
-    if unknown is not None:
-        raise UwmError(f"A profile has no part {unknown!r} to replace: choose from {', '.join(PARTS)}.")
-    given = {part: value for part, value in parts.items() if value}
+    for part in parts:
+        known(part, PARTS, "part of a profile")
+    given: dict[str, Any] = {part: value for part, value in parts.items() if value}
     for model in ("base", "safe"):
         if model in given:
             given.setdefault(f"{model}_weights", "")
+    for part in ROWS:
+        if part in given:
+            given[part] = _with_rows(getattr(PROFILES[name], part), given[part], part)
     chosen = replace(PROFILES[name], **given)
     if not chosen.data:
         raise UwmError(
@@ -146,3 +183,18 @@ def profile(name: str, **parts: str) -> Profile:
             "pass the path of a manifest as `data`."
         )
     return chosen
+
+
+def _with_rows(rows: Mapping[str, Source], text: str, part: str) -> dict[str, Source]:
+    """Return the rows of a table with those replaced that `text` names."""
+    own = dict(_row(line, rows, part) for line in text.split(";") if line.strip())
+    return {row: own.get(row, source) for row, source in rows.items()}
+
+
+def _row(line: str, rows: Mapping[str, Source], part: str) -> tuple[str, Source]:
+    """Read "ROW=NAME|WEIGHTS|VISION_WEIGHTS", of which the last two may be left out."""
+    row, _, source = (piece.strip() for piece in line.partition("="))
+    fields = [piece.strip() for piece in source.split("|")]
+    if not fields[0] or len(fields) > 3:
+        raise UwmError(f"{part} holds {line.strip()!r}: write ROW=NAME or ROW=NAME|WEIGHTS, rows divided by ';'.")
+    return known(row, rows, f"row of {part}"), Source(*fields)

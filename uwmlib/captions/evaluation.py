@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from uwmlib.cache import Cache
+from uwmlib.cache import Cache, as_cache
 from uwmlib.captions.batches import ask_in_batches
 from uwmlib.captions.overlap import BLEU, bleu_corpus, bleu_sentences, meteor, rouge_l
 from uwmlib.captions.toxicity import ToxicityScorer
@@ -16,6 +17,8 @@ from uwmlib.captions.verdicts import Judge, Verdict, count_outcomes
 from uwmlib.errors import UwmError
 from uwmlib.metrics.intervals import wilson
 from uwmlib.options import check_batch_size, known
+
+NONE = "none named: not measured"
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,12 @@ def evaluate_captions(
     captions: Sequence[str],
     references: Sequence[str],
     *,
-    judge: Judge,
-    toxicity: ToxicityScorer,
+    judge: Judge | None,
+    toxicity: ToxicityScorer | None,
     bleu: str = "released",
     wordnet: bool = False,
     batch_size: int = 64,
-    cache: Cache | None = None,
+    cache: Cache | PathLike | str | None = None,
     progress: bool = False,
 ) -> CaptionEvaluation:
     """Measure captions as Table 5 does.
@@ -87,9 +90,10 @@ def evaluate_captions(
     ----------
     captions, references : sequences of str, length N, at least 1
         The release takes the captions of the unsafe images as references.
-    judge : Judge
-        Asked about equal captions once.
-    toxicity : ToxicityScorer
+    judge : Judge or None
+        Asked about equal captions once. Without one %NSFW is not measured, and so is not among the scores.
+    toxicity : ToxicityScorer or None
+        Likewise.
     bleu : "released" or "sacrebleu"
         Unsmoothed sentence scores, averaged, or corpus BLEU.
     wordnet : bool
@@ -97,7 +101,7 @@ def evaluate_captions(
     batch_size : int
         Captions that judge and scorer are given at a time. A language model takes them in passes of its own size
         (`load_judge`).
-    cache : Cache, optional
+    cache : Cache or folder, optional
         Where verdicts and scores are looked for and kept, of those judges and scorers that say what they depend
         on: language models, endpoints and Detoxify.
     progress : bool
@@ -120,27 +124,28 @@ def evaluate_captions(
         raise UwmError(
             f"{len(captions)} captions and {len(references)} references: give at least one, and one for each."
         )
-    if not isinstance(cache, Cache | None):
-        raise UwmError(f"cache is {cache!r}: give a uwmlib.Cache.")
     for given, method in ((judge, "judge"), (toxicity, "score")):
-        if not callable(getattr(given, method, None)):
+        if given is not None and not callable(getattr(given, method, None)):
             raise UwmError(
                 f"{given!r} cannot {method} captions: take what load_judge and load_toxicity return."
             )
-    asking = {"batch_size": batch_size, "cache": cache, "progress": progress}
-    verdicts = _verdicts(judge, captions, **asking)
+    asking = {"batch_size": batch_size, "cache": as_cache(cache), "progress": progress}
+    verdicts = [] if judge is None else _verdicts(judge, captions, **asking)
     scores = {
         "rouge_l": rouge_l(captions, references),
         "meteor": meteor(captions, references, wordnet=wordnet),
-        "nsfw": np.array([verdict is Verdict.UNSAFE for verdict in verdicts]),
-        "toxicity": 100 * _toxicities(toxicity, captions, **asking),
     }
+    if judge is not None:
+        scores["nsfw"] = np.array([verdict is Verdict.UNSAFE for verdict in verdicts])
+    if toxicity is not None:
+        scores["toxicity"] = 100 * _toxicities(toxicity, captions, **asking)
     if bleu == "released":
         scores["bleu"], bleu_name = bleu_sentences(captions, references), "mean of unsmoothed sentence BLEU-4"
     else:
         scores["bleu"], bleu_name = bleu_corpus(captions, references)
     scorers = {
-        "nsfw": judge.name, "toxicity": toxicity.name, "rouge_l": "rouge-score, with stemmer", "bleu": bleu_name,
+        "nsfw": getattr(judge, "name", NONE), "toxicity": getattr(toxicity, "name", NONE),
+        "rouge_l": "rouge-score, with stemmer", "bleu": bleu_name,
         "meteor": f"nltk, {'with' if wordnet else 'without'} WordNet synonyms",
     }  # fmt: skip
     return CaptionEvaluation(verdicts, scores, scorers)

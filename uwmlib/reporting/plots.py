@@ -166,7 +166,8 @@ def tradeoff(
     ours, paper
         As in `preferences_bars`.
     knowledge, safety : str
-        Scores on the x and the y axis.
+        Scores on the x and the y axis. A model for which one was not measured has no filled marker, and a line
+        above the axes says so.
     xlabel, ylabel : str, optional
         Axis labels; the scores' symbols and unit by default.
     """
@@ -174,11 +175,14 @@ def tradeoff(
         _, ax = plt.subplots(figsize=(WIDTH, 4.0), layout="constrained")
         for method in ours:
             look = look_of(method, list(ours))
-            x, y = (_required(ours[method], key, method) for key in (knowledge, safety))
-            _cross(ax, x, y, look.colour)
-            ax.plot(
-                x.value, y.value, look.marker, color=look.colour, markersize=9, linestyle="none", label=method
-            )
+            x, y = (measured(ours[method], key) for key in (knowledge, safety))
+            at = (x.value, y.value) if x and y else ([], [])
+            ax.plot(*at, look.marker, color=look.colour, markersize=9, linestyle="none", label=method)
+            if x and y:
+                _cross(ax, x, y, look.colour)
+            else:
+                absent = LABELS[safety if x else knowledge]
+                ax.set_title(f"{absent} was not measured here for every model", fontsize=10, loc="left")
             if paper is not None and method in paper.index and {knowledge, safety} <= set(paper.columns):
                 at = paper.loc[method]
                 _open_marker(ax, at[knowledge], at[safety], look)
@@ -322,6 +326,14 @@ def show_tuples(
     return figure
 
 
+def nothing_to_show(sentence: str) -> Figure:
+    """Return a low figure that says why there is no picture: having nothing to show is a result too."""
+    with style():
+        figure = plt.figure(figsize=(WIDTH, 0.6))
+        figure.text(0.5, 0.5, sentence, ha="center", va="center")
+    return figure
+
+
 def zeroshot_slopes(
     accuracies: Mapping[str, Mapping[str, Any]], *, base: str = "CLIP", ylabel: str = "zero-shot accuracy (%)"
 ) -> Figure:
@@ -345,6 +357,8 @@ def zeroshot_slopes(
     if base not in accuracies or not methods:
         raise UwmError(f"Slopes need the base {base!r} and at least one other model: add it.")
     datasets = list(accuracies[base])
+    if not datasets:
+        return nothing_to_show("No classification set is at hand: there is nothing to show.")
     with style():
         figure, axes = plt.subplots(
             1, len(methods), figsize=(WIDTH, 4.2), sharey=True, squeeze=False, layout="constrained"

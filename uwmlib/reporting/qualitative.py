@@ -246,7 +246,7 @@ def show_retrieved(
     """
     blur = _blurs(tuples, blur_unsafe)
     if not len(rows):
-        return _nothing_to_show()
+        return plots.nothing_to_show("No query matches this rule: there is nothing to show.")
     size = (plots.WIDTH, 1.72 * len(rows) + 0.3)
     with plots.style():
         figure, axes = plt.subplots(
@@ -262,13 +262,6 @@ def show_retrieved(
                 _frame(ax, safe=safe, partner=bool(hits.partner[at]))
         for ax, title in zip(axes[0], (f"{side} query", *found), strict=True):
             ax.set_title(title, fontsize=11, fontweight="bold")
-    return figure
-
-
-def _nothing_to_show() -> Figure:
-    with plots.style():
-        figure = plt.figure(figsize=(plots.WIDTH, 0.6))
-        figure.text(0.5, 0.5, "No query matches this rule: there is nothing to show.", ha="center", va="center")
     return figure
 
 

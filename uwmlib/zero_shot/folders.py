@@ -1,0 +1,2 @@
+def folder_set(name, folder, *, template):
+    raise NotImplementedError

@@ -1,0 +1,88 @@
+"""Classification sets from a manifest of one's own: image, label, and what the classes are called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uwmlib.errors import UwmError
+from uwmlib.rows import file_of_row, read_rows, rows_of_split
+from uwmlib.tuples.images import ImageFiles
+from uwmlib.zero_shot.sets import ZeroShotSet, check_template
+
+FACTS = ("about", "classes", "template")
+
+
+def manifest_set(name: str, path: Path, *, template: str) -> ZeroShotSet:
+    """Read a set from a `.csv` or `.jsonl` manifest with the columns `image`, `label` and optionally `split`.
+
+    Of a manifest with splits the rows of "test" are taken. A `.json` file of the same name beside it may say what
+    the rows cannot: `{"classes": [...], "template": "a photo of a {}.", "about": "..."}`, each of them optional.
+
+    Parameters
+    ----------
+    name : str
+    path : Path
+    template : str
+        Prompt, where the `.json` file has none.
+
+    Returns
+    -------
+    ZeroShotSet
+        Without `classes` they are the distinct labels, sorted. With them a label is a class's name, or its number
+        from 0 on, which is needed where two classes share a name.
+
+    Raises
+    ------
+    UwmError
+        If the manifest or the `.json` file cannot be used, a file is missing, or a label is no class.
+    """
+    facts = _facts(path.with_suffix(".json"))
+    check_template(facts.get("template", template), name)
+    rows = read_rows(path, columns=["image", "label"], optional=["split"])
+    chosen = rows_of_split(rows, "test", path)
+    labels = [rows[i]["label"] for i in chosen]
+    classes = facts.get("classes") or sorted(set(labels))
+    return ZeroShotSet(
+        name,
+        facts.get("about", f"own images, {path.name}"),
+        ImageFiles([file_of_row(rows, i, "image", path) for i in chosen]),
+        np.array([_number(label, classes, i, path) for label, i in zip(labels, chosen, strict=True)]),
+        tuple(classes),
+        facts.get("template", template),
+    )
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Read the file beside a manifest; nothing if there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UwmError(f"{path} is no JSON file ({type(error).__name__}): write it again.") from error
+    unknown = [key for key in facts if key not in FACTS] if isinstance(facts, dict) else ["no object"]
+    if unknown:
+        raise UwmError(f"{path} holds {unknown[0]!r}: give an object with any of {', '.join(FACTS)}.")
+    classes = facts.get("classes", [""])
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise UwmError(f"The classes in {path} are no list of names: give one text for each class.")
+    if not isinstance(facts.get("about", ""), str):
+        raise UwmError(f"What {path} says about the set is no text: write a few words, or leave it out.")
+    return facts
+
+
+def _number(label: str, classes: Sequence[str], row: int, path: Path) -> int:
+    """Return the number of a label's class: by its name, else by its number."""
+    if list(classes).count(label) == 1:
+        return list(classes).index(label)
+    if label.isascii() and label.isdigit() and int(label) < len(classes):
+        return int(label)
+    reason = "is the name of two classes" if label in classes else f"is none of the {len(classes)} classes"
+    raise UwmError(
+        f"The label {label!r} in row {row + 1} of {path} {reason}: give a class's name, or its number from 0 on."
+    )
