@@ -4,10 +4,11 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 WORKERS ?= 2
 
-.PHONY: help book test lint notebooks clean
+.PHONY: help book pages test lint notebooks clean
 
 help:
 	@echo "make book       run the notebooks whose inputs changed and build the book"
+	@echo "make pages      look at the pages of the built book in headless Chromium"
 	@echo "make test       style check, tests, and the checked cells of the notebooks"
 	@echo "make lint       style check and spelling"
 	@echo "make notebooks  run the committed notebooks in place (ONLY=04 for one)"
@@ -26,6 +27,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 book: export OMP_NUM_THREADS ?= 1
 book: $(INSTALLED)
 	$(BIN)/python book/build_book.py
+
+pages: $(INSTALLED)
+	$(BIN)/python -m pytest -n $(WORKERS) -m site tests/test_pages.py
 
 # Two workers of one thread each use two cores better than one worker of two threads.
 test: export OMP_NUM_THREADS ?= 1

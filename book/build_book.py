@@ -9,6 +9,7 @@
    measured value, that is `{"value": v, "interval": [lo, hi], "n": n}`, gives `..._gs`, `..._gs_lo`, `..._gs_hi`
    and `..._gs_n`. Texts and whole numbers stand as they are; other numbers have one decimal from 1 on and two below.
 4. Jupyter Book treats every warning as an error. The status page shows versions and run times.
+5. The pages are mended where theme and extensions leave out what readers without eyes or mouse need.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Any
 
 import nbformat
 import yaml
+from accessible import mend_site
 from notebook_outputs import code_cells, refuse_stderr, with_outputs
 
 from uwmlib.errors import UwmError
@@ -75,6 +77,10 @@ class Layout:
     @property
     def site(self) -> Path:
         return self.root / "_build" / "site"
+
+    @property
+    def pages(self) -> Path:
+        return self.site / "_build" / "html"
 
 
 def library_key(root: Path) -> str:
@@ -214,7 +220,8 @@ def build(root: Path) -> int:
     stage(layout)
     code = build_site(layout)
     if code == 0:
-        print(f"The book is at {layout.site / '_build' / 'html' / 'index.html'}")
+        mend_site(layout.pages)
+        print(f"The book is at {layout.pages / 'index.html'}")
     return code
 
 
