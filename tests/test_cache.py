@@ -460,6 +460,7 @@ def killed(moment, folder):
     score(f"{folder}/killed-{moment}", save_every=-1e9)
 
 if __name__ == "__main__":
+    tiny_clip()  # imports once what all five need
     context, folder = multiprocessing.get_context("fork"), sys.argv[1]
     barrier = context.Barrier(2, timeout=60)
     runs = [context.Process(target=race, args=(barrier, folder)) for _ in range(2)]
