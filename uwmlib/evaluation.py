@@ -118,7 +118,6 @@ def embed_images(
     -------
     Tensor, shape [N, D], float32 on the CPU, unit norm
     """
-
     options = {"batch_size": batch_size, "progress": progress, "cache": cache}
     return _embedded(vlm, "vision", [images], **options)[0]
 
@@ -132,7 +131,6 @@ def embed_texts(
     cache: Cache | PathLike | str | None = None,
 ) -> torch.Tensor:
     """Embed texts batch by batch, or find them in `cache`; returns [N, D], float32 on the CPU, unit norm."""
-
     options = {"batch_size": batch_size, "progress": progress, "cache": cache}
     # A bare string would be a list of letters; tokenize refuses it.
     return _embedded(vlm, "text", [texts if isinstance(texts, str) else list(texts)], **options)[0]
