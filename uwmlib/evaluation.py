@@ -24,8 +24,10 @@ from uwmlib.metrics import (
     safeground,
 )
 from uwmlib.mini.zero_shot_sets import ZeroShotSet
-from uwmlib.models.vlm import Vlm, require_vlm
+from uwmlib.models.pixels import check_array, check_pictures
+from uwmlib.models.vlm import Vlm, check_texts, require_vlm
 from uwmlib.options import as_list, check_batch_size
+from uwmlib.tuples.images import ImageFiles
 from uwmlib.tuples.tuples import Tuples, image_digest, require_tuples
 
 DIRECTIONS = ("ts_vs", "vs_ts", "tu_vus", "vu_tus")
@@ -116,7 +118,17 @@ def embed_images(
     Returns
     -------
     Tensor, shape [N, D], float32 on the CPU, unit norm
+
+    Raises
+    ------
+    UwmError
+        For a name in place of a model, or what are no images.
     """
+    require_vlm(vlm)
+    if isinstance(images, np.ndarray):
+        check_array(images)
+    elif not isinstance(images, ImageFiles) or not len(images):
+        check_pictures(images)
 
     def encode(start: int) -> torch.Tensor:
         return vlm.encode_image(vlm.preprocess(images[start : start + batch_size]))
@@ -140,6 +152,8 @@ def embed_texts(
     cache: Cache | PathLike | str | None = None,
 ) -> torch.Tensor:
     """Embed texts batch by batch, or find them in `cache`; returns [N, D], float32 on the CPU, unit norm."""
+    require_vlm(vlm)
+    check_texts(texts)
 
     def encode(start: int) -> torch.Tensor:
         return vlm.encode_text(vlm.tokenize(list(texts[start : start + batch_size])))
@@ -179,6 +193,7 @@ def embed_tuples(
     dict
         `safe_text`, `unsafe_text`, `safe_image`, `unsafe_image`: each [N, D]; made for `safeground(**...)`.
     """
+    require_tuples(tuples)
     options = {"batch_size": batch_size, "progress": progress, "cache": cache}
     sides = ("safe", "unsafe")
     texts = {f"{side}_text": embed_texts(vlm, getattr(tuples, f"{side}_texts"), **options) for side in sides}
