@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -131,6 +132,14 @@ class StopsAt:
         return self.tuples[rows]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The file of a finished pass over four tuples."""
+    path = tmp_path_factory.mktemp("scores") / "scores.safetensors"
+    score(tiny_clip(), tiny_tuples(4), text="value", progress=False).save(path)
+    return path
+
+
 class TestSaving:
     def test_resumed_pass_equals_uninterrupted_one(self, tmp_path):
         path, tuples = tmp_path / "scores.safetensors", tiny_tuples(10)
@@ -206,6 +215,86 @@ class TestSaving:
         score(tiny_clip(), tiny_tuples(3), progress=False).save(path)
         with pytest.raises(UwmError, match="other weights"):
             Scores.load(path, tiny_clip(seed=1))
+
+    @pytest.fixture
+    def crafted(self, tmp_path, finished):
+        """Write a finished pass after a change of its tensors and metadata, and return the path."""
+
+        def crafted(change):
+            tensors, metadata = load_tensors(finished, kind="scores")
+            change(tensors, metadata)
+            save_tensors(tmp_path / "crafted.safetensors", tensors, kind="scores", metadata=metadata)
+            return tmp_path / "crafted.safetensors"
+
+        return crafted
+
+    @pytest.mark.parametrize("key", ["n", "sites", "base_hashes", "provenance", "more"])
+    @pytest.mark.parametrize(
+        "value", ["lacking", None, "x", [], {}, [1], {"x": 3}, -1, 1.5, True, 10**30, math.nan]
+    )
+    def test_headers_that_no_pass_has_are_refused(self, crafted, key, value):
+        if (key, value) == ("more", "lacking"):
+            return
+
+        def change(_, metadata):
+            metadata.pop(key, None)
+            if value != "lacking":
+                metadata[key] = value
+
+        with pytest.raises(UwmError):
+            Scores.load(crafted(change), tiny_clip())
+
+    @pytest.mark.parametrize(
+        ("key", "values"),
+        [
+            ("encoder", (None, "audio", "vision", 3)),
+            ("layer", (None, -1, "0", 1.5, 1, 99, 10**30)),
+            ("kind", (None, "out", 3)),
+            ("parameter", (None, "none", 3, "logit_scale", "visual.conv1.weight")),
+            ("rows", (None, "ab", [1], [0, 32], [-32, -1], [0, 10**30], [3, 1], 3, [0.5, 2], [[64], [96]])),
+            ("more", (1,)),
+        ],
+    )
+    def test_sites_that_the_model_does_not_have_are_refused(self, crafted, key, values):
+        path = crafted(lambda tensors, metadata: None)
+        tensors, metadata = load_tensors(path, kind="scores")
+        site = metadata["sites"][0]
+        for value in values:
+            sites = [site | {key: value}, *metadata["sites"][1:]]
+            save_tensors(path, tensors, kind="scores", metadata=metadata | {"sites": sites})
+            with pytest.raises(UwmError):
+                Scores.load(path, tiny_clip())
+
+    @pytest.mark.parametrize("n", [0, -4, 1.5, "4", True, None])
+    def test_numbers_of_tuples_that_no_pass_has_are_refused(self, crafted, n):
+        def change(_, metadata):
+            metadata["n"] = metadata["provenance"]["n_tuples"] = n
+
+        with pytest.raises(UwmError):
+            Scores.load(crafted(change), tiny_clip())
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            torch.Tensor.double,
+            torch.Tensor.int,
+            torch.Tensor.flatten,
+            torch.Tensor.sum,
+            lambda sums: sums[:1],
+            None,
+        ],
+    )
+    def test_sums_of_another_kind_are_refused_also_by_a_pass_that_goes_on(self, crafted, change):
+        def change_first(tensors, metadata):
+            metadata["n"] = 2
+            first = next(iter(tensors))
+            sums = tensors.pop(first)
+            if change:
+                tensors[first] = change(sums)
+
+        path = crafted(change_first)
+        with pytest.raises(UwmError, match="does not hold"):
+            score(tiny_clip(), tiny_tuples(4), text="value", save_to=path, progress=False)
 
     def test_damaged_file_is_refused(self, tmp_path):
         path = tmp_path / "scores.safetensors"

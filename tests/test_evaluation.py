@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import uwmlib as uwm
-from uwmlib.evaluation import DIRECTIONS, evaluate_zero_shot
+from uwmlib.evaluation import DIRECTIONS, embed_images, embed_texts, evaluate_zero_shot
 from uwmlib.metrics import mean_accuracy
 
 
@@ -131,3 +131,29 @@ def test_a_name_in_place_of_what_it_names_is_refused(vlm, tuples, changes, words
 def test_unknown_profiles_and_parts_are_refused(name, parts):
     with pytest.raises(uwm.UwmError, match="no part|no profile"):
         uwm.profile(name, **parts)
+
+
+@pytest.mark.parametrize("texts", ["abcd", [], None, [1, 2]])
+def test_texts_are_a_list_of_strings(vlm, texts):
+    with pytest.raises(uwm.UwmError, match="[Tt]ext"):
+        embed_texts(vlm, texts)
+
+
+@pytest.mark.parametrize(
+    "images", ["abcd", None, [], np.zeros((0, 4, 4, 3), np.uint8), np.zeros((1, 4, 4, 3))]
+)
+def test_images_are_arrays_pictures_or_files(vlm, images):
+    with pytest.raises(uwm.UwmError, match="^Image"):
+        embed_images(vlm, images)
+
+
+def test_names_of_models_and_tuples_are_not_embedded(vlm, tuples):
+    for embed, items in (
+        (embed_texts, ["a"]),
+        (embed_images, tuples.safe_images),
+        (uwm.embed_tuples, tuples),
+    ):
+        with pytest.raises(uwm.UwmError, match="load_model"):
+            embed("mini-ViT-L-14", items)
+    with pytest.raises(uwm.UwmError, match="load_tuples"):
+        uwm.embed_tuples(vlm, "mini-visu")

@@ -101,8 +101,16 @@ def test_bad_input_is_refused(rule):
     for bad in (float("nan"), float("inf")):
         with pytest.raises(UwmError, match="NaN or infinite"):
             select(torch.tensor([1.0, bad]), 0.5, rule=rule)
-    with pytest.raises(UwmError, match="no score"):
-        select(torch.ones(0, 3), 0.5, rule=rule)
+    for wrong in (
+        torch.ones(0, 3),
+        torch.ones(3, dtype=torch.bool),
+        torch.ones(3, dtype=torch.int64),
+        None,
+        "ab",
+    ):
+        with pytest.raises(UwmError, match="[Tt]he score"):
+            select(wrong, 0.5, rule=rule)
+    assert select([0.5, 2.0], 0.4, rule=rule).tolist() == [1]
 
 
 def test_no_mass_is_refused():

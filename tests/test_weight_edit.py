@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -84,21 +85,11 @@ def test_exception_inside_the_block_still_undoes():
 def test_failure_while_applying_undoes_the_part_that_was_done():
     vlm = tiny_clip()
     edit, before = edit_of(vlm), bits(vlm)
-    last = list(edit.entries)[-1]
-    # A parameter of one axis less is found only when its turn comes: the hash was made to fit.
-    parameter = vlm.model.get_parameter(last)
-    parameter.data = parameter.data[:, 0].clone()
-    facts = edit.parameters | {
-        last: dataclasses.replace(
-            edit.parameters[last], numel=parameter.numel(), base_hash=parameter_hash(vlm, last)
-        )
-    }
-    entries = edit.entries | {last: torch.tensor([0, parameter.numel() - 1])}
-    with pytest.raises(IndexError), WeightEdit(entries, facts).applied(vlm):
+    # No edit can be made with such a factor, so that nothing finds it before the last parameter's turn.
+    object.__setattr__(list(edit.parameters.values())[-1], "alpha", "half")
+    with pytest.raises(TypeError), edit.applied(vlm):
         pass
-    assert {name: value for name, value in bits(vlm).items() if name != last} == {
-        name: value for name, value in before.items() if name != last
-    }
+    assert bits(vlm) == before
 
 
 def test_gradients_and_inference_mode_do_not_matter():
@@ -291,6 +282,59 @@ class TestFiles:
         with pytest.raises(UwmError, match="format version 2"):
             WeightEdit.load(path)
 
+    @pytest.mark.parametrize("key", ["encoder", "alpha", "base_hash", "numel", "candidates"])
+    @pytest.mark.parametrize("value", ["lacking", None, "x", [], {}, True, 10**30, math.nan, -3, 0, 1.5])
+    def test_facts_that_no_edit_has_are_refused(self, edit, tmp_path, key, value):
+        finite = type(value) in (int, float) and value == value
+        if (key, value) in (("base_hash", "x"), ("numel", 10**30)) or (key == "alpha" and finite):
+            return  # nothing wrong with these, or nothing that the file alone can tell
+        path = tmp_path / "edit.safetensors"
+        edit.save(path)
+        tensors, metadata = load_tensors(path, kind="weight-edit")
+        facts = next(iter(metadata["parameters"].values()))
+        facts.pop(key)
+        if value != "lacking":
+            facts[key] = value
+        save_tensors(path, tensors, kind="weight-edit", metadata=metadata)
+        with pytest.raises(UwmError):
+            WeightEdit.load(path)
+
+    @pytest.mark.parametrize("key", ["parameters", "description", "format_version", "more"])
+    @pytest.mark.parametrize("value", ["lacking", None, "x", [], [[1, 2]], {"x": 3}, 3])
+    def test_headers_that_no_edit_has_are_refused(self, edit, tmp_path, key, value):
+        if (key, value) in (("description", {"x": 3}), ("more", "lacking")):
+            return
+        path = tmp_path / "edit.safetensors"
+        edit.save(path)
+        tensors, metadata = load_tensors(path, kind="weight-edit")
+        metadata.pop(key, None)
+        if value != "lacking":
+            metadata[key] = value
+        save_tensors(path, tensors, kind="weight-edit", metadata=metadata)
+        with pytest.raises(UwmError):
+            WeightEdit.load(path)
+
+    @pytest.mark.parametrize("change", [torch.Tensor.float, torch.Tensor.bfloat16, lambda codes: codes[None]])
+    def test_codes_of_another_kind_are_refused(self, edit, tmp_path, change):
+        path = tmp_path / "edit.safetensors"
+        edit.save(path)
+        tensors, metadata = load_tensors(path, kind="weight-edit")
+        name = next(iter(tensors))
+        save_tensors(path, tensors | {name: change(tensors[name])}, kind="weight-edit", metadata=metadata)
+        with pytest.raises(UwmError, match="not whole"):
+            WeightEdit.load(path)
+
+    def test_an_edit_of_what_is_no_matrix_is_refused_before_anything_changes(self):
+        vlm = tiny_clip()
+        name = next(name for name, parameter in vlm.model.named_parameters() if parameter.ndim == 1)
+        count = vlm.model.get_parameter(name).numel()
+        facts = EditedParameter("text", -1.0, parameter_hash(vlm, name), numel=count, candidates=count)
+        with (
+            pytest.raises(UwmError, match=f"no matrix {name}"),
+            WeightEdit({name: torch.tensor([0])}, {name: facts}).applied(vlm),
+        ):
+            pass
+
     def test_scores_file_is_refused(self, tmp_path):
         path = tmp_path / "scores.safetensors"
         score(tiny_clip(), tiny_tuples(2), save_to=path, progress=False)
@@ -322,6 +366,28 @@ class TestConstruction:
     def test_bad_indices(self, indices):
         with pytest.raises(UwmError, match="ascend strictly within 0 to 9"):
             WeightEdit({"w": torch.tensor(indices)}, {"w": self.FACTS})
+
+    def test_more_edited_than_scored_is_refused(self):
+        with pytest.raises(UwmError, match="3 weights of w are edited but 2 were scored"):
+            WeightEdit({"w": torch.tensor([1, 2, 5])}, {"w": dataclasses.replace(self.FACTS, candidates=2)})
+
+    @pytest.mark.parametrize(
+        "indices", [[1, 2], None, "a", np.array([1]), torch.tensor([1], dtype=torch.int32)]
+    )
+    def test_indices_are_a_long_tensor(self, indices):
+        with pytest.raises(UwmError, match="int64"):
+            WeightEdit({"w": indices}, {"w": self.FACTS})
+
+    def test_what_is_no_edit_or_no_model_is_named(self):
+        edit = WeightEdit({"w": torch.tensor([1])}, {"w": self.FACTS})
+        with pytest.raises(UwmError, match="WeightEdit.load"):
+            edit.merged("edit.safetensors")
+        with pytest.raises(UwmError, match="load_model"), edit.applied("mini-ViT-L-14"):
+            pass
+        with pytest.raises(UwmError, match="EditedParameter"):
+            WeightEdit({"w": torch.tensor([1])}, {"w": {"alpha": 1.0}})
+        with pytest.raises(UwmError, match="same parameters"):
+            WeightEdit(None, None)
 
     def test_other_number_types_and_names(self):
         with pytest.raises(UwmError, match="int64"):

@@ -23,7 +23,8 @@ from uwmlib.metrics import (
     retrieval,
     safeground,
 )
-from uwmlib.models.vlm import Vlm, require_vlm
+from uwmlib.models.pixels import check_array, check_pictures
+from uwmlib.models.vlm import Vlm, check_texts, require_vlm
 from uwmlib.options import as_list, check_batch_size
 from uwmlib.tuples.tuples import Tuples, image_digest, require_tuples
 from uwmlib.zero_shot.sets import ZeroShotSet
@@ -117,7 +118,17 @@ def embed_images(
     Returns
     -------
     Tensor, shape [N, D], float32 on the CPU, unit norm
+
+    Raises
+    ------
+    UwmError
+        For a name in place of a model, or what are no images.
     """
+    require_vlm(vlm)
+    if isinstance(images, np.ndarray):
+        check_array(images)
+    elif not hasattr(images, "digest") or not len(images):  # files and shards open their pictures one by one
+        check_pictures(images)
     options = {"batch_size": batch_size, "progress": progress, "cache": cache}
     return _embedded(vlm, "vision", [images], **options)[0]
 
@@ -131,9 +142,10 @@ def embed_texts(
     cache: Cache | PathLike | str | None = None,
 ) -> torch.Tensor:
     """Embed texts batch by batch, or find them in `cache`; returns [N, D], float32 on the CPU, unit norm."""
+    require_vlm(vlm)
+    check_texts(texts)
     options = {"batch_size": batch_size, "progress": progress, "cache": cache}
-    # A bare string would be a list of letters; tokenize refuses it.
-    return _embedded(vlm, "text", [texts if isinstance(texts, str) else list(texts)], **options)[0]
+    return _embedded(vlm, "text", [list(texts)], **options)[0]
 
 
 def _embedded(
@@ -192,6 +204,7 @@ def embed_tuples(
     dict
         `safe_text`, `unsafe_text`, `safe_image`, `unsafe_image`: each [N, D]; made for `safeground(**...)`.
     """
+    require_tuples(tuples)
     options = {"batch_size": batch_size, "progress": progress, "cache": cache}
     texts = _embedded(vlm, "text", [tuples.safe_texts, tuples.unsafe_texts], **options)
     images = _embedded(vlm, "vision", [tuples.safe_images, tuples.unsafe_images], **options)

@@ -142,6 +142,8 @@ def load_tensors(path: str | os.PathLike, *, kind: str) -> tuple[dict[str, torch
     UwmError
         If the file is missing, truncated, tampered with, or of another kind.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UwmError(f"The path of a {kind} file is a {type(path).__name__}: give text or a Path.")
     try:
         if not Path(path).is_file():
             raise UwmError(f"There is no file {path}: check the path, or make the {kind} file again.")
@@ -174,3 +176,15 @@ def _read_header(metadata: Mapping[str, str] | None) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return header if isinstance(header, dict) else {}
+
+
+def require_facts(path: str | os.PathLike, facts: Any, **kinds: Any) -> None:
+    """Raise UwmError unless metadata read from `path` is a mapping with exactly these keys, each of its type."""
+    if not isinstance(facts, dict) or facts.keys() != kinds.keys():
+        found = (
+            ", ".join(sorted(map(str, facts))[:9]) if isinstance(facts, dict) else f"a {type(facts).__name__}"
+        )
+        raise UwmError(f"{path} holds {found or 'nothing'} for {', '.join(kinds)}: make the file again.")
+    for key, kind in kinds.items():
+        if not isinstance(facts[key], kind):
+            raise UwmError(f"{path} holds a {type(facts[key]).__name__} for {key}: make the file again.")

@@ -17,8 +17,9 @@ from uwmlib.editing.scores import choose_sites
 from uwmlib.editing.weight_edit import WeightEdit, parameter_hash, require_base
 from uwmlib.errors import UwmError
 from uwmlib.models.sites import Site
-from uwmlib.models.vlm import Vlm
-from uwmlib.options import ENCODERS, check_batch_size, known, numbers, per_encoder
+from uwmlib.models.vlm import Vlm, require_vlm
+from uwmlib.options import ENCODERS, known, numbers, per_encoder, whole_number
+from uwmlib.tuples.tuples import require_tuples
 
 if TYPE_CHECKING:
     from uwmlib.tuples import Tuples
@@ -216,11 +217,12 @@ def gradient_scores(
         For batch_size below 1, unknown names, or a gradient that is NaN, infinite or zero
         throughout.
     """
+    require_vlm(vlm)
+    require_tuples(tuples)
     known(loss, LOSSES, "loss")
     known(reading, READINGS, "reading")
-    sizes = per_encoder(batch_size, "batch_size")
-    for size in sizes.values():
-        check_batch_size(size)
+    given = per_encoder(batch_size, "batch_size")
+    sizes = {encoder: whole_number(size, "batch_size") for encoder, size in given.items()}
     sites = tuple(vlm.sites(text=text, vision=vision))
     base_hashes = {site.parameter: parameter_hash(vlm, site.parameter) for site in sites}
 

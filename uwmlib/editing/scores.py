@@ -12,10 +12,12 @@ import torch
 from uwmlib.editing.saliency import VARIANTS, PairSums, combine
 from uwmlib.editing.weight_edit import WeightEdit, require_base
 from uwmlib.errors import UwmError
-from uwmlib.files import load_tensors, save_tensors
+from uwmlib.files import load_tensors, require_facts, save_tensors
 from uwmlib.models.sites import KINDS, Site
-from uwmlib.models.vlm import Vlm
-from uwmlib.options import ENCODERS, as_list, known, numbers
+from uwmlib.models.vlm import Vlm, require_vlm
+from uwmlib.options import ENCODERS, as_list, known, numbers, whole_number
+
+PARTS = ("unsafe", "safe", "ratio")
 
 
 @dataclass(frozen=True)
@@ -186,18 +188,52 @@ class Scores:
 
 
 def read_scores(path: str | os.PathLike, vlm: Vlm) -> Scores:
-    """Read a finished or unfinished pass without comparing it with `vlm`."""
+    """Read a finished or unfinished pass over sites that `vlm` has; whether it was this model's is not compared.
+
+    Raises
+    ------
+    UwmError
+        If the file is missing or damaged, or what it holds are no sums over sites of `vlm`.
+    """
+    require_vlm(vlm)
     tensors, metadata = load_tensors(path, kind="scores")
-    sites = tuple(
-        Site(**(facts | {"rows": facts["rows"] and tuple(facts["rows"])})) for facts in metadata["sites"]
-    )
+    require_facts(path, metadata, n=int, sites=list, base_hashes=dict, provenance=dict)
+    provenance, base_hashes = metadata["provenance"], metadata["base_hashes"]
+    n_tuples = whole_number(provenance.get("n_tuples"), f"n_tuples in {path}")
+    n = whole_number(metadata["n"], f"n in {path}", least=0, most=n_tuples)
+    sites = _read_sites(path, metadata["sites"], vlm)
+    hashed = all(isinstance(base_hashes.get(site.parameter), str) for site in sites)
+    if not hashed or not isinstance(provenance.get("tuples"), str):
+        raise UwmError(f"{path} does not say which weights and tuples were scored: score them anew.")
+    names = {site.name: [f"{site.name}|{part}" for part in PARTS] for site in sites}
+    if tensors.keys() != {name for parts in names.values() for name in parts}:
+        raise UwmError(f"{path} does not hold three sums for each of its sites: score them anew.")
+    for site in sites:
+        shape = vlm.weight(site).shape
+        if any(
+            tensors[name].shape != shape or tensors[name].dtype != torch.float32 for name in names[site.name]
+        ):
+            raise UwmError(f"{path} does not hold float32 {list(shape)} for {site.name}: score it anew.")
     sums = {
-        site.name: PairSums(
-            *(tensors[f"{site.name}|{part}"].to(vlm.device) for part in ("unsafe", "safe", "ratio"))
-        )
-        for site in sites
+        name: PairSums(*(tensors[part].to(vlm.device) for part in parts)) for name, parts in names.items()
     }
-    return Scores(vlm, sites, sums, metadata["n"], metadata["base_hashes"], metadata["provenance"])
+    return Scores(vlm, sites, sums, n, base_hashes, provenance)
+
+
+def _read_sites(path: str | os.PathLike, listed: Sequence[Any], vlm: Vlm) -> tuple[Site, ...]:
+    """Return the sites of `vlm` that a file lists; each is compared as a whole, for a name alone proves nothing."""
+    read = []
+    for facts in listed:
+        require_facts(path, facts, encoder=str, layer=int, kind=str, parameter=str, rows=(list, type(None)))
+        known(facts["encoder"], ENCODERS, "encoder")
+        read.append(Site(**facts | {"rows": facts["rows"] and tuple(facts["rows"])}))
+    kinds = {encoder: KINDS for encoder in ENCODERS if any(site.encoder == encoder for site in read)}
+    own = vlm.sites(**kinds) if kinds else []
+    foreign = next((site.name for site in read if site not in own), None)
+    if foreign is not None or not read or len({site.name for site in read}) < len(read):
+        what = f"a site that {vlm.name} does not have ({foreign})" if foreign else "no sites, or one twice"
+        raise UwmError(f"{path} holds scores of {what}: score this model anew.")
+    return tuple(own[own.index(site)] for site in read)
 
 
 def model_facts(identities: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from uwmlib.errors import UwmError
+from uwmlib.metrics.tensors import as_tensor
 from uwmlib.options import known, number
 
 RULES = ("adaptive", "fixed", "positive")
@@ -42,7 +43,7 @@ def select_adaptive(score: torch.Tensor, tau: float) -> torch.Tensor:
     UwmError
         If tau is outside (0, 1), a score is NaN or infinite, or the scores sum to zero.
     """
-    _check(score, tau)
+    score = _checked(score, tau)
     flat = score.detach().flatten()
     total = float(flat.double().sum())
     if total == 0:
@@ -78,7 +79,7 @@ def select_fixed(score: torch.Tensor, tau: float) -> torch.Tensor:
     UwmError
         If tau is outside (0, 1), or a score is NaN or infinite.
     """
-    _check(score, tau)
+    score = _checked(score, tau)
     flat = score.detach().flatten()
     k = int((1 - tau) * flat.numel())
     if k < 1:
@@ -107,7 +108,7 @@ def select_positive(score: torch.Tensor, tau: float) -> torch.Tensor:
     UwmError
         If tau is outside (0, 1), or a score is NaN or infinite.
     """
-    _check(score, tau)
+    score = _checked(score, tau)
     positive = score.detach().clamp_min(0)
     if not positive.any():
         return torch.empty(0, dtype=torch.long, device=score.device)
@@ -120,11 +121,14 @@ def check_tau(tau: float) -> None:
         raise UwmError(f"tau is {tau}, but it is a share: give a number between 0 and 1, such as 0.02.")
 
 
-def _check(score: torch.Tensor, tau: float) -> None:
+def _checked(score: torch.Tensor, tau: float) -> torch.Tensor:
     check_tau(tau)
-    if score.numel() == 0:
-        raise UwmError("There is no score to select from: give a layer with at least one weight.")
+    score = as_tensor("The score", score)
+    if not score.is_floating_point() or score.numel() == 0:
+        what = f"{score.dtype} {list(score.shape)}"
+        raise UwmError(f"The score to select from is {what}: give one floating-point number per weight.")
     if not torch.isfinite(score).all():
         raise UwmError(
             "A score is NaN or infinite, so the weights have no order: look at the activations of that layer."
         )
+    return score

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from uwmlib.editing.selection import RULES, select
+from uwmlib.editing.selection import RULES, check_tau, select
 from uwmlib.errors import UwmError
-from uwmlib.files import atomic_path, load_tensors, save_tensors, sha256_of_tensors
+from uwmlib.files import atomic_path, load_tensors, require_facts, save_tensors, sha256_of_tensors
+from uwmlib.metrics.tensors import as_tensor
 from uwmlib.models.sites import Site
-from uwmlib.models.vlm import Vlm
-from uwmlib.options import known, number, per_encoder
+from uwmlib.models.vlm import Vlm, require_vlm
+from uwmlib.options import ENCODERS, known, number, per_encoder, whole_number
 
 FORMAT_VERSION = 1
 # A gap of 65535 or more is written as this code (move on, emit nothing) and the rest.
@@ -40,6 +41,11 @@ class EditedParameter:
         Number of weights of the whole parameter.
     candidates : int
         Number of weights that were scored; less than `numel` where only some rows were (value projections).
+
+    Raises
+    ------
+    UwmError
+        If one of these is of another kind or out of range.
     """
 
     encoder: str
@@ -47,6 +53,14 @@ class EditedParameter:
     base_hash: str
     numel: int
     candidates: int
+
+    def __post_init__(self) -> None:
+        known(self.encoder, ENCODERS, "encoder for an edit,")
+        check_alpha(self.alpha)
+        if not isinstance(self.base_hash, str):
+            raise UwmError(f"base_hash is {self.base_hash!r}: give the parameter_hash of what was scored.")
+        whole_number(self.numel, "numel")
+        whole_number(self.candidates, "candidates", most=self.numel)
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,12 @@ class WeightEdit:
         The same names.
     description : dict
         JSON-able facts about how the edit came about.
+
+    Raises
+    ------
+    UwmError
+        If indices and facts are not of the same parameters, or the indices are no ascending LongTensor within the
+        parameter, or more than were scored.
     """
 
     entries: dict[str, torch.Tensor]
@@ -71,13 +91,13 @@ class WeightEdit:
     description: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.entries.keys() != self.parameters.keys():
+        mappings = isinstance(self.entries, Mapping) and isinstance(self.parameters, Mapping)
+        if not mappings or self.entries.keys() != self.parameters.keys():
             raise UwmError(
                 "An edit needs indices and facts for the same parameters: give both for every parameter."
             )
         for name, indices in self.entries.items():
-            _check_indices(name, indices, self.parameters[name].numel)
-            check_alpha(self.parameters[name].alpha, f"alpha for {name}")
+            _check_indices(name, indices, self.parameters[name])
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{encoder} {share:.2%}" for encoder, share in self.share().items())
@@ -116,14 +136,21 @@ class WeightEdit:
         tau, alpha, rule = per_encoder(tau, "tau"), per_encoder(alpha, "alpha"), per_encoder(rule, "rule")
         for name in rule.values():
             known(name, RULES, "selection rule")
+        for share in tau.values():
+            check_tau(share)
         for factor in alpha.values():
             check_alpha(factor)
         entries: dict[str, torch.Tensor] = {}
         parameters: dict[str, EditedParameter] = {}
-        for site, score in scores:
+        for site, given in scores:
+            score = as_tensor(f"The score of {site.name}", given)
             parameter = vlm.model.get_parameter(site.parameter)
             if score.shape != vlm.weight(site).shape:
                 raise UwmError(f"{site.name} does not have one score per weight: give [out, in] scores.")
+            if site.parameter not in base_hashes:
+                raise UwmError(
+                    f"There is no base hash of {site.parameter}: give the parameter_hash of each scored one."
+                )
             if site.parameter in entries:
                 raise UwmError(f"Parameter {site.parameter} is scored twice: give every site once.")
             first_row = site.rows[0] if site.rows else 0
@@ -203,8 +230,12 @@ class WeightEdit:
         Raises
         ------
         UwmError
-            If both edit the same parameter: one's result is not the other's base.
+            If both edit the same parameter, as one's result is not the other's base, or `other` is no edit.
         """
+        if not isinstance(other, WeightEdit):
+            raise UwmError(
+                f"An edit is merged with another one, not with {other!r}: load that with WeightEdit.load."
+            )
         both = self.entries.keys() & other.entries.keys()
         if both:
             raise UwmError(
@@ -247,22 +278,31 @@ class WeightEdit:
         Raises
         ------
         UwmError
-            If the file is missing, damaged, of another kind or version, or its indices are not in order.
+            If the file is missing, damaged, of another kind or version, its indices are not in order, or its facts
+            are not those of an edit.
         """
         tensors, metadata = load_tensors(path, kind="weight-edit")
-        if metadata.get("format_version") != FORMAT_VERSION:
-            version = metadata.get("format_version")
-            raise UwmError(f"{path} has format version {version}, not {FORMAT_VERSION}: update uwmlib.")
+        version = metadata.get("format_version") if isinstance(metadata, dict) else None
+        if version != FORMAT_VERSION:
+            raise UwmError(f"{path} has format version {version!r}, not {FORMAT_VERSION}: update uwmlib.")
+        require_facts(path, metadata, format_version=int, parameters=dict, description=dict)
+        for facts in metadata["parameters"].values():
+            require_facts(
+                path, facts, encoder=str, alpha=(int, float), base_hash=str, numel=int, candidates=int
+            )
         parameters = {name: EditedParameter(**facts) for name, facts in metadata["parameters"].items()}
-        entries = {name: torch.from_numpy(decode_indices(codes.numpy())) for name, codes in tensors.items()}
+        entries = {
+            name: torch.from_numpy(decode_indices(_as_codes(codes))) for name, codes in tensors.items()
+        }
         return cls(entries, parameters, metadata["description"])
 
     def _check_base(self, vlm: Vlm) -> None:
+        require_vlm(vlm)
         present = dict(vlm.model.named_parameters())
         for name, facts in self.parameters.items():
-            if name not in present or present[name].numel() != facts.numel:
+            if name not in present or present[name].numel() != facts.numel or present[name].ndim != 2:
                 raise UwmError(
-                    f"{vlm.name} has no {name} of {facts.numel} weights: this edit is for another model."
+                    f"{vlm.name} has no matrix {name} of {facts.numel} weights: this edit is for another model."
                 )
             require_base(vlm, name, facts.base_hash)
 
@@ -321,10 +361,22 @@ def decode_indices(codes: np.ndarray) -> np.ndarray:
     return np.cumsum(codes, dtype=np.int64)[codes != _SKIP]
 
 
-def _check_indices(name: str, indices: torch.Tensor, numel: int) -> None:
-    if indices.dtype != torch.long or indices.ndim != 1:
+def _as_codes(codes: torch.Tensor) -> np.ndarray:
+    """Return codes as an array; types that NumPy lacks become one that `decode_indices` refuses."""
+    return codes.numpy() if codes.dtype == torch.uint16 else np.empty(0)
+
+
+def _check_indices(name: str, indices: torch.Tensor, facts: EditedParameter) -> None:
+    if not isinstance(facts, EditedParameter):
+        raise UwmError(f"The facts about {name} are a {type(facts).__name__}: give an EditedParameter.")
+    if not isinstance(indices, torch.Tensor) or indices.dtype != torch.long or indices.ndim != 1:
         raise UwmError(f"The indices of {name} are not a list of int64: give flat indices.")
-    if len(indices) and (indices[0] < 0 or indices[-1] >= numel or not (indices[1:] > indices[:-1]).all()):
+    ascending = bool((indices[1:] > indices[:-1]).all())
+    if len(indices) and (int(indices[0]) < 0 or int(indices[-1]) >= facts.numel or not ascending):
         raise UwmError(
-            f"The indices of {name} do not ascend strictly within 0 to {numel - 1}: make the edit again."
+            f"The indices of {name} do not ascend strictly within 0 to {facts.numel - 1}: make the edit again."
+        )
+    if len(indices) > facts.candidates:
+        raise UwmError(
+            f"{len(indices)} weights of {name} are edited but {facts.candidates} were scored: make the edit again."
         )

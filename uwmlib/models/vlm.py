@@ -161,13 +161,7 @@ class Vlm:
         UwmError
             For one bare string, no captions, or something that is not a string.
         """
-        if isinstance(texts, str) or not isinstance(texts, Sequence) or not len(texts):
-            raise UwmError(
-                f"Texts must be a non-empty list of strings, not {texts!r}: wrap one caption as [caption]."
-            )
-        wrong = next((position for position, text in enumerate(texts) if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise UwmError(f"Text {wrong} must be a string, not {type(texts[wrong]).__name__}.")
+        check_texts(texts)
         return self._tokenizer(list(texts))
 
     def token_mask(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -310,6 +304,17 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def check_texts(texts: object) -> None:
+    """Raise UwmError unless `texts` is a non-empty sequence of strings; one bare string is none."""
+    if isinstance(texts, str) or not isinstance(texts, Sequence) or not len(texts):
+        raise UwmError(
+            f"Texts must be a non-empty list of strings, not {texts!r}: wrap one caption as [caption]."
+        )
+    wrong = next((position for position, text in enumerate(texts) if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise UwmError(f"Text {wrong} must be a string, not {type(texts[wrong]).__name__}.")
+
+
 def _check_tokens(tokens: torch.Tensor) -> None:
     if not isinstance(tokens, torch.Tensor) or tokens.ndim != 2 or tokens.dtype != torch.long:
         raise UwmError("Tokens must be a LongTensor [B, L]: use tokenize first.")
@@ -318,4 +323,5 @@ def _check_tokens(tokens: torch.Tensor) -> None:
 def require_vlm(vlm: object) -> None:
     """Raise UwmError if `vlm` is no Vlm, most often the name of one."""
     if not isinstance(vlm, Vlm):
-        raise UwmError(f"The model is {vlm!r}: load it by its name with load_model.")
+        found = repr(vlm) if isinstance(vlm, str) else f"a {type(vlm).__name__}"
+        raise UwmError(f"The model is {found}: load it by its name with load_model.")

@@ -136,4 +136,5 @@ def image_digest(images: np.ndarray | ImageFiles) -> bytes:
 def require_tuples(tuples: object) -> None:
     """Raise UwmError if `tuples` are nothing like Tuples, most often the name of some."""
     if not hasattr(tuples, "fingerprint"):
-        raise UwmError(f"The tuples are {tuples!r}: load them by their name with load_tuples.")
+        found = repr(tuples) if isinstance(tuples, str) else f"a {type(tuples).__name__}"
+        raise UwmError(f"The tuples are {found}: load them by their name with load_tuples.")
