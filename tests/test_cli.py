@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tiny_notebooks import stdout_of, write_notebook
+from tiny_notebooks import as_checkout, stdout_of, write_notebook
+
+from uwmlib import cli
 
 
 def uwm(*arguments, cwd):
@@ -25,7 +31,24 @@ def uwm(*arguments, cwd):
 @pytest.fixture
 def folder(tmp_path):
     write_notebook(tmp_path / "notebooks" / "04_tiny.ipynb", "print(tau, n, name)\n1 / n")
-    return tmp_path
+    return as_checkout(tmp_path)
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """Run the command in this process, where torch is loaded; returns exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["uwm", *map(str, arguments)])
+        with monkeypatch.context() as streams:
+            streams.setattr(sys, "stdout", sys.stdout)
+            streams.setattr(sys, "stderr", sys.stderr)
+            streams.setattr(cli, "_stop_at", lambda name: None)
+            with pytest.raises(SystemExit) as done:
+                cli.main()
+        return done.value.code or 0, *capsys.readouterr()
+
+    return run
 
 
 def test_run_with_parameters_from_the_line_and_from_a_file(folder):
@@ -34,6 +57,7 @@ def test_run_with_parameters_from_the_line_and_from_a_file(folder):
     assert done.returncode == 0, done.stderr
     result = folder / "_runs" / "04_tiny.ipynb"
     assert done.stdout == f"Result: {result}\n"
+    assert done.stderr.splitlines()[0] == f"Running {folder}/notebooks/04_tiny.ipynb"
     assert stdout_of(result) == "-0.5 9 a=b\n"
 
 
@@ -72,8 +96,6 @@ def test_list_names_notebooks_and_parameters(folder):
 
 
 def test_info_shows_versions_and_places(folder):
-    import torch
-
     shown = uwm("info", cwd=folder)
     assert shown.returncode == 0, shown.stderr
     assert torch.__version__ in shown.stdout
@@ -131,15 +153,10 @@ def test_edit_and_evaluate_do_what_the_functions_do(own_pairs):
     ("arguments", "words"),
     [
         (["edit", "mini-ViT-L-14", "--output", "taken"], "The output taken is no file but a folder"),
-        (["edit", "mini-ViT-L-14", "--output", "file/edit.safetensors"], "cannot be written in"),
-        (["edit", "mini-ViT-L-14", "--output", "x" * 300], "File name too long"),
-        (["edit", "mini-ViT-L-14", "--tau", "nan"], "tau is nan"),
-        (["edit", "mini-ViT-L-14", "--alpha", "nan"], "alpha is nan"),
-        (["evaluate", "mini-ViT-L-14", "--json", "taken"], "The output taken is no file but a folder"),
         (["train", "mini-ViT-L-14", "--output", "file"], "cannot be written in"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_the_work(tmp_path, arguments, words):
+def test_what_cannot_be_done_is_one_line(tmp_path, arguments, words):
     (tmp_path / "taken").mkdir()
     (tmp_path / "file").write_text("mine")
     done = uwm(*arguments, cwd=tmp_path)
@@ -149,3 +166,133 @@ def test_what_cannot_be_done_is_refused_before_the_work(tmp_path, arguments, wor
     assert done.stderr.startswith("uwm: ") and words in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
     assert (tmp_path / "file").read_text() == "mine"
+
+
+EDIT = ["edit", "mini-ViT-L-14", "--weights", "mini.safetensors", "--tuples", "pairs.jsonl", "--n", "6"]
+EVALUATE = ["evaluate", "mini-ViT-L-14", "--weights", "mini.safetensors", "--tuples", "pairs.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([*EDIT, "--output", "file/edit.safetensors"], "cannot be written in"),
+        ([*EDIT, "--output", "x" * 300], "File name too long"),
+        ([*EDIT, "--output", "mini.safetensors"], "replace what is read from mini.safetensors"),
+        ([*EDIT, "--output", "soft"], "replace what is read from mini.safetensors"),
+        ([*EDIT, "--output", "hard"], "replace what is read from pairs.jsonl"),
+        ([*EDIT, "--output", "unsafe_image2.png"], "replace what is read from .*unsafe_image2.png"),
+        ([*EDIT, "--tau", "nan"], "tau is nan"),
+        ([*EDIT, "--tau", "1"], "tau is 1.0"),
+        ([*EDIT, "--alpha", "inf"], "alpha is inf"),
+        ([*EDIT, "--seed", "-1"], "seed is -1"),
+        ([*EDIT, "--seed", str(2**64)], f"seed is {2**64}"),
+        ([*EDIT, "--n", "0"], "n is 0"),
+        ([*EDIT, "--vision", "fc3"], "no kind of vision layers 'fc3'"),
+        ([*EDIT, "--text", "none", "--vision", "none"], "Both --text and --vision are none"),
+        ([*EDIT, "--weights", "no.safetensors"], "no weights file no.safetensors"),
+        ([*EDIT, "--tuples", "no.jsonl"], "no.jsonl"),
+        ([*EVALUATE, "--json", "pairs.jsonl"], "replace what is read from pairs.jsonl"),
+        ([*EVALUATE, "--json", "safe_image0.png"], "replace what is read from .*safe_image0.png"),
+        ([*EVALUATE, "--edit", "file", "--json", "file"], "replace what is read from file"),
+        ([*EVALUATE, "--edit", "mini.safetensors"], "not 'weight-edit'"),
+        ([*EVALUATE, "--edit", "no.safetensors"], "no.safetensors"),
+        (["train", "mini-ViT-L-14", "--steps", "0"], "at least one step"),
+        (["train", "mini-ViT-L-14", "--seed", str(2**63)], f"seed is {2**63}"),
+        (["train", "mini-LLaVA", "--output", "taken"], "read-only"),
+        (["run", "x.ipynb", "-f", "p.ipynb", "--output", "p.ipynb"], "replace what is read from p.ipynb"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_a_model_is_loaded(
+    own_pairs, monkeypatch, here, arguments, words
+):
+    def load(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.chdir(own_pairs)
+    monkeypatch.setattr("uwmlib.models.load_model", load)
+    monkeypatch.setattr("uwmlib.training.recipes.bare_model", load)
+    (own_pairs / "file").write_text("mine")
+    (own_pairs / "soft").symlink_to("mini.safetensors")
+    (own_pairs / "hard").hardlink_to("pairs.jsonl")
+    write_notebook(own_pairs / "x.ipynb")
+    (own_pairs / "p.ipynb").write_text("n: 3\n")
+    (own_pairs / "taken" / "mini-LLaVA").mkdir(parents=True)
+    (own_pairs / "taken" / "mini-LLaVA" / "model.safetensors").touch(mode=0o444)
+    before = {path: path.read_bytes() for path in own_pairs.rglob("*") if path.is_file()}
+    code, out, err = here(*arguments)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert re.match(f"uwm: .*{words}", err)
+    assert {path: path.read_bytes() for path in own_pairs.rglob("*") if path.is_file()} == before
+
+
+def test_a_link_as_output_stays_a_link(own_pairs, monkeypatch, here):
+    monkeypatch.chdir(own_pairs)
+    (own_pairs / "latest.json").symlink_to("results.json")
+    code, out, _ = here(*EVALUATE, "--json", "latest.json")
+    assert code == 0 and out
+    assert os.readlink(own_pairs / "latest.json") == "results.json"
+    assert json.loads((own_pairs / "results.json").read_text())["n"] == 6
+
+
+def test_a_reader_who_leaves_stops_nothing(own_pairs):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [str(Path(sys.executable).with_name("uwm")), *EVALUATE, "--json", "out.json"]
+    with os.fdopen(writing, "w") as nobody:
+        # Both streams: a progress bar that nobody sees is no reason to stop either.
+        assert subprocess.run(command, cwd=own_pairs, stdout=nobody, stderr=nobody).returncode == 0
+    assert json.loads((own_pairs / "out.json").read_text())["n"] == 6
+
+
+def test_what_cannot_be_printed_is_said_after_the_files_are_written(own_pairs):
+    command = [str(Path(sys.executable).with_name("uwm")), *EVALUATE, "--json", "out.json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=own_pairs, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("uwm: [Errno 28] No space left")
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    assert json.loads((own_pairs / "out.json").read_text())["n"] == 6
+
+
+def test_a_signal_leaves_what_was_there(tmp_path):
+    code = "open(name, 'w').close()\nimport time\ntime.sleep(120)"
+    notebook = write_notebook(tmp_path / "04_tiny.ipynb", code)
+    command = [str(Path(sys.executable).with_name("uwm")), "run", str(notebook), "--output"]
+    codes = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGKILL: -9}
+    runs = {}
+    for number in codes:
+        (tmp_path / f"{number}.ipynb").write_text("an earlier result")
+        arguments = [*command, f"{number}.ipynb", "-p", "name", f"{number}.begun"]
+        runs[number] = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    for number, run in runs.items():
+        while not (tmp_path / f"{number}.begun").exists():
+            assert run.poll() is None
+            time.sleep(0.05)
+        run.send_signal(number)
+        err = run.communicate()[1]
+        assert run.returncode == codes[number]
+        if number != signal.SIGKILL:
+            assert err.splitlines()[-1] == f"uwm: stopped by {number.name}; nothing was written."
+        assert (tmp_path / f"{number}.ipynb").read_text() == "an earlier result"
+    left = {path.name for path in tmp_path.iterdir()} - {
+        f"{n}.{end}" for n in codes for end in ("ipynb", "begun")
+    }
+    assert left == {"04_tiny.ipynb"}
+
+
+def test_a_message_begins_a_line_of_its_own_behind_a_bar(here, monkeypatch, own_pairs):
+    from tqdm.auto import tqdm
+
+    import uwmlib
+
+    def fail(*_, **__):
+        bar = tqdm(total=10)
+        bar.update(3)
+        fail.bar = bar  # kept alive, as a traceback keeps it
+        raise uwmlib.UwmError("no such thing.")
+
+    monkeypatch.chdir(own_pairs)
+    monkeypatch.setattr("uwmlib.evaluation.evaluate", fail)
+    code, _, err = here(*EVALUATE)
+    assert code == 2
+    assert "30%" in err and err.endswith("\nuwm: no such thing.\n")

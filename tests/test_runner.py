@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 
+import nbformat
 import pytest
-from tiny_notebooks import stdout_of, write_notebook
+from tiny_notebooks import as_checkout, stdout_of, write_notebook
 
 from uwmlib import runner
 from uwmlib.errors import UwmError
@@ -101,10 +104,18 @@ def test_a_notebook_is_found_by_number_name_or_path(tmp_path):
         runner.find_notebook("1", tmp_path)
 
 
-def test_notebooks_dir_prefers_the_working_directory(tmp_path, monkeypatch):
+def test_only_a_checkout_of_this_project_lends_its_notebooks(tmp_path, monkeypatch):
+    own = runner.notebooks_dir()
+    assert (own / "01_motivation.ipynb").is_file()
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path)
+    for other in (None, "{", "[project]\nname = 'other'\n", "project = 3"):
+        if other is not None:
+            (tmp_path / "pyproject.toml").write_text(other)
+        assert runner.notebooks_dir() == own
+    as_checkout(tmp_path)
     assert runner.notebooks_dir() == tmp_path / "notebooks"
+    assert runner.notebooks_dir(own) == own
     with pytest.raises(UwmError, match="no folder"):
         runner.notebooks_dir(tmp_path / "elsewhere")
 
@@ -134,12 +145,88 @@ def test_a_failure_keeps_the_notebook_aside_and_the_earlier_result(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["04_tiny.ipynb", "out.ipynb"]
 
 
-def test_the_notebook_itself_is_no_output(tmp_path):
+def test_braces_in_paths_are_letters_like_others(tmp_path, monkeypatch):
+    folder = tmp_path / "{name}" / "a{b}{"
+    notebook = write_notebook(folder / "{0}.ipynb", "print(name)\n1 / n")
+    monkeypatch.chdir(folder)
+    (folder / "A.ipynb").write_text("mine")
+    output = runner.run_notebook(notebook, output="{name}.ipynb", parameters={"name": "A"}, progress=False)
+    assert stdout_of(output) == "A\n"
+    with pytest.raises(runner.NotebookFailed, match="ZeroDivisionError"):
+        runner.run_notebook(notebook, output="{n}.ipynb", parameters={"n": 0}, progress=False)
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted(["{0}.ipynb", "A.ipynb", "{name}.ipynb", "{n}.failed.ipynb"])
+    assert (folder / "A.ipynb").read_text() == "mine"
+
+
+def test_a_dead_kernel_keeps_the_notebook_so_far(tmp_path):
+    notebook = write_notebook(
+        tmp_path / "a.ipynb", "print('before')", "import os; os._exit(9)", "print('after')"
+    )
+    output = tmp_path / "out.ipynb"
+    output.write_text("an earlier result")
+    with pytest.raises(
+        runner.NotebookFailed, match=r"^cell 4 of a\.ipynb lost its kernel: .*out\.failed\.ipynb"
+    ):
+        runner.run_notebook(notebook, output=output, progress=False)
+    assert output.read_text() == "an earlier result"
+    kept = nbformat.read(tmp_path / "out.failed.ipynb", as_version=4)
+    assert stdout_of(tmp_path / "out.failed.ipynb") == "before\n"
+    assert [cell.metadata.papermill.exception for cell in kept.cells] == [False, False, False, True, None]
+    # What is kept of a failure may be replaced: it is recognised as such.
+    write_notebook(notebook, "print('whole')")
+    runner.run_notebook(notebook, output=output, progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ipynb", "out.ipynb"]
+
+
+@pytest.fixture
+def never_runs(monkeypatch):
+    def run(*_, **__):
+        raise AssertionError("a kernel was started")
+
+    monkeypatch.setattr(runner, "_execute", run)
+
+
+def snapshot(folder):
+    return {path: (path.is_symlink(), path.is_file() and path.read_bytes()) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "output", "words"),
+    [
+        (lambda f: None, "04_tiny.ipynb", "is the notebook itself"),
+        (lambda f: (f / "l.ipynb").symlink_to("04_tiny.ipynb"), "l.ipynb", "is the notebook itself"),
+        (lambda f: (f / "l.ipynb").hardlink_to(f / "04_tiny.ipynb"), "l.ipynb", "is the notebook itself"),
+        (lambda f: (f / "z.failed.ipynb").symlink_to("04_tiny.ipynb"), "z.ipynb", "is the notebook itself"),
+        (lambda f: write_notebook(f / "z.failed.ipynb"), "z.ipynb", "not a notebook that failed here"),
+        (lambda f: (f / "z.failed.ipynb").mkdir(), "z.ipynb", "no file but a folder"),
+        (lambda f: (f / "l.ipynb").symlink_to("data.csv"), "l.ipynb", "would replace what is read from"),
+        (lambda f: (f / "l.ipynb").symlink_to("l.ipynb"), "l.ipynb", "no file but a folder"),
+        (lambda f: (f / "data.csv").chmod(0o444), "data.ipynb/x.ipynb", None),
+        (lambda f: None, "data.csv/x.ipynb", "cannot be written in"),
+        (lambda f: None, "result.html", r"end in \.ipynb"),
+        (lambda f: None, "y" * 300 + ".ipynb", "File name too long"),
+    ],
+)
+def test_an_output_over_an_input_is_refused_before_anything_runs(
+    tmp_path, monkeypatch, never_runs, prepare, output, words
+):
     notebook = write_notebook(tmp_path / "04_tiny.ipynb")
-    with pytest.raises(UwmError, match="is the notebook itself"):
-        runner.run_notebook(notebook, output=notebook)
-    with pytest.raises(UwmError, match=r"end in \.ipynb"):
-        runner.run_notebook(notebook, output=tmp_path / "result.html")
+    (tmp_path / "data.csv").write_text("a,b")
+    prepare(tmp_path)
+    before = snapshot(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    expected = (AssertionError, "kernel was started") if words is None else (UwmError, words)
+    with pytest.raises(expected[0], match=expected[1]):
+        runner.run_notebook(notebook, output=output, parameters={"name": "data.csv"}, progress=False)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_notebook_that_calls_check_run_is_checked_before_its_kernel(tmp_path, never_runs):
+    notebook = write_notebook(tmp_path / "04_tiny.ipynb", "uwm.check_run(tau=tau, results_dir=results_dir)")
+    for name, value in (("tau", 2.0), ("results_dir", str(notebook))):
+        with pytest.raises(UwmError, match=f"{name} is 2.0|is a file, not a folder"):
+            runner.run_notebook(notebook, output=tmp_path / "o.ipynb", parameters={name: value})
 
 
 def test_what_is_no_notebook_is_refused(tmp_path):
@@ -162,6 +249,15 @@ def test_a_kernel_of_another_python_is_refused(tmp_path, monkeypatch):
                 runner.check_kernel()
 
 
+def test_a_run_refuses_a_kernel_of_another_python(tmp_path, monkeypatch, never_runs):
+    spec = tmp_path / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps({"argv": ["/nowhere/python"], "display_name": "x", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    with pytest.raises(UwmError, match="starts /nowhere/python"):
+        runner.run_notebook(write_notebook(tmp_path / "a.ipynb"), output=tmp_path / "o.ipynb", progress=False)
+
+
 def test_parameter_files_are_flat_yaml(tmp_path):
     path = tmp_path / "params.yml"
     path.write_text("tau: 0.5\nks: [1, 2]\n")
@@ -174,6 +270,58 @@ def test_parameter_files_are_flat_yaml(tmp_path):
         runner.read_parameters(tmp_path / "none.yml")
 
 
+BOMB = "a: &a [x, x]\nks: [*a, *a]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BOMB, "by reference"),
+        ("ks: &k [*k]\n", "by reference"),
+        ("tau: 0.1\nn: 3\ntau: 0.2\n", "gives 'tau' twice"),
+        ("ks: " + "[" * 20_000, "not a YAML file"),
+        ("n: " + "9" * 6000, "not a YAML file"),
+        ("name: 2020-99-99", "not a YAML file"),
+        ("? [a]\n: 1", "not a YAML file"),
+        ("a: !!python/object/apply:os.getcwd []", "not a YAML file"),
+        ("", "no mapping"),
+    ],
+)
+def test_parameter_files_that_are_too_much_are_refused(tmp_path, text, words):
+    path = tmp_path / "params.yml"
+    path.write_text(text)
+    with pytest.raises(UwmError, match=words) as caught:
+        runner.read_parameters(path)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_pipe_is_no_file_of_parameters_and_no_notebook(tmp_path):
+    os.mkfifo(tmp_path / "p.ipynb")
+    with pytest.raises(UwmError, match="a folder or a pipe"):
+        runner.read_parameters(tmp_path / "p.ipynb")
+    with pytest.raises(UwmError, match="a folder or a pipe"):
+        runner.declared_parameters(tmp_path / "p.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("tau", "nan"), ("tau", math.inf), ("name", "a\udcffb"), ("ks", [float("nan")]), ("ks", ["\ud800"]),
+        ("ks", [{1, 2}]), ("ks", [b"x"]),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_notebook_can_hold_is_refused(declared, name, given):
+    with pytest.raises(UwmError, match=f"'{name}' is .*cannot hold"):
+        runner.check_parameters({name: given}, declared)
+
+
+@pytest.mark.parametrize("given", ["[" * 5000, "{[]: 1}", "-'a'", "9" * 5000, "\0"])
+def test_what_is_no_literal_is_refused(declared, given):
+    with pytest.raises(UwmError, match="'ks' takes") as caught:
+        runner.check_parameters({"ks": given}, declared)
+    assert len(str(caught.value)) < 300
+
+
 def test_a_folder_as_output_is_refused_before_anything_runs(tmp_path):
     source = write_notebook(tmp_path / "04_tiny.ipynb")
     (tmp_path / "out.ipynb").mkdir()
@@ -182,7 +330,7 @@ def test_a_folder_as_output_is_refused_before_anything_runs(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["04_tiny.ipynb", "out.ipynb"]
 
 
-@pytest.mark.parametrize("content", ["{}", '{"nbformat": 4, "nbformat_minor": 5}', "[]", ""])
+@pytest.mark.parametrize("content", ["[" * 100_000, "{}", '{"nbformat": 4, "nbformat_minor": 5}', "[]", ""])
 def test_json_that_is_no_notebook_is_refused(tmp_path, content):
     (tmp_path / "a.ipynb").write_text(content)
     with pytest.raises(UwmError, match="no readable Python notebook"):

@@ -34,6 +34,12 @@ def write_notebook(
     return path
 
 
+def as_checkout(folder: Path) -> Path:
+    """Make `folder` look like a checkout of this project to `uwm run`."""
+    (folder / "pyproject.toml").write_text('[project]\nname = "uwm-book"\n')
+    return folder
+
+
 def stdout_of(path: Path) -> str:
     """Return everything that the cells of an executed notebook printed."""
     cells = nbformat.read(path, as_version=4).cells

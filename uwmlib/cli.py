@@ -269,7 +269,8 @@ def _inputs(model: str, weights: str | None, tuples: str) -> list[str | None]:
     """Return the files and folders that these may name; UwmError for a weights file that is not there."""
     if weights is not None and weights.endswith(".safetensors") and not os.path.isfile(weights):
         raise UwmError(f"There is no weights file {weights}: check the path.")
-    return [model.removeprefix("hf:"), weights, tuples]
+    folder = model.removeprefix("hf:").removeprefix("open_clip:local-dir:")
+    return [folder, weights, tuples]
 
 
 def _images(tuples: Tuples) -> Iterable[Path]:

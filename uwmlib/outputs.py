@@ -68,7 +68,7 @@ def _rehearse(target: Path, path: PathLike) -> None:
     nearest = next(folder for folder in target.parents if folder.exists())
     # A name that is too long is found here also where its folder is still to be made.
     for part in target.relative_to(nearest).parts:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(nearest / part)
     try:
         handle, name = tempfile.mkstemp(dir=nearest, prefix=f".{target.name[:40]}.", suffix=target.suffix)

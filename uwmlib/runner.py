@@ -235,6 +235,8 @@ def run_notebook(
         check_run(**{name: value for name, value in values.items() if name in CHECKS})
     target, failed = _targets(output, source, values)
     check_kernel()
+    import nbformat
+
     # Imported here because it loads torch: a refusal need not wait for that.
     from uwmlib.files import atomic_path
 
@@ -244,9 +246,11 @@ def run_notebook(
     stopped = _execute(executed, name=source.name, progress=progress)
     try:
         with atomic_path(failed if stopped else target) as temporary:
-            temporary.write_bytes(_as_bytes(executed))
+            temporary.write_text(nbformat.writes(executed), encoding="utf-8")
     except UwmError as error:
-        raise NotebookFailed(f"{stopped}; it was not kept: {error}") if stopped else error from error
+        if not stopped:
+            raise
+        raise NotebookFailed(f"{stopped}; the notebook so far was not kept: {error}") from error
     if stopped:
         raise NotebookFailed(f"{stopped}; the notebook so far is in {failed}.")
     # A success leaves no word of an earlier failure behind.
@@ -319,12 +323,12 @@ def _targets(output: Path, source: Path, values: Mapping[str, Any]) -> tuple[Pat
         raise UwmError(f"The output {output} is no notebook name: let it end in .ipynb.")
     failed = output.with_suffix(".failed.ipynb")
     for path in (output, failed):
-        if path.exists() and path.samefile(source):
+        if os.path.exists(path) and path.samefile(source):
             raise UwmError(f"The output {path} is the notebook itself: give another --output.")
     given = [value for value in values.values() if isinstance(value, str) and os.path.isfile(value)]
     inputs = [Path(__file__).resolve().parents[1] / "notebooks", *given]
     targets = check_output(output, inputs=inputs), check_output(failed, inputs=inputs)
-    if failed.exists() and not _is_failure(failed):
+    if targets[1].exists() and not _is_failure(failed):
         raise UwmError(
             f"{failed} is not a notebook that failed here: move it away, or give another --output."
         )
@@ -376,13 +380,6 @@ def _last_cell(node: NotebookNode) -> str:
         return ""
     node.cells[begun[-1]].metadata.papermill |= {"exception": True, "status": "failed"}
     return f"cell {begun[-1] + 1} of "
-
-
-def _as_bytes(node: NotebookNode) -> bytes:
-    import nbformat
-
-    # Half a surrogate pair, which a cell may have printed, has no form in UTF-8 but one in JSON.
-    return nbformat.writes(node).encode("utf-8", errors="backslashreplace")
 
 
 def _one_line(message: object) -> str:

@@ -216,7 +216,9 @@ def _open_clip_folder(name: str, folder: Path, weights: str | None) -> Vlm:
     import open_clip
 
     if not (folder / "open_clip_config.json").is_file():
-        raise UwmError(f"There is no open_clip_config.json in {folder}: give a folder that open_clip has saved.")
+        raise UwmError(
+            f"There is no open_clip_config.json in {folder}: give a folder that open_clip has saved."
+        )
     tokenizer = attempt(name, open_clip.get_tokenizer, f"local-dir:{folder}")
     with _quiet_about_random_weights():
         # Without weights: open_clip would also take a pickle from the folder.
