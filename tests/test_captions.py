@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
@@ -11,13 +13,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import uwmlib as uwm
 from uwmlib import captions
 from uwmlib.captions import judges, overlap, toxicity
 from uwmlib.captions.judges import CausalLmJudge, EndpointJudge
 from uwmlib.captions.replay import read_record
-from uwmlib.captions.verdicts import Verdict, parse_yes_or_no
+from uwmlib.captions.verdicts import QUESTION, Verdict, parse_yes_or_no
 from uwmlib.reporting import measured
 
 SAFE, UNSAFE, UNPARSED = Verdict.SAFE, Verdict.UNSAFE, Verdict.UNPARSED
@@ -136,6 +139,212 @@ def test_language_model_from_a_folder_says_what_its_head_says(tmp_path, word, ve
     judge.model.lm_head.weight.data.zero_()
     judge.model.lm_head.bias.data = torch.nn.functional.one_hot(torch.tensor(word), 5).float()
     assert judge.judge(["a caption", "another"]) == [verdict, verdict]
+
+
+WORDS = ["<unk>", "</s>", "yes", "no", "ring", "red", "dog", "a", "caption"]
+RAGGED = ["ring", "a red ring red dog", "", "dog dog", "a a a a a a a a", "red", "ring", "dog red a ring"]
+
+
+def random_language_model(folder, family):
+    """Save a causal language model whose next word is yes or no, depending on everything that it reads."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        PreTrainedTokenizerFast,
+    )
+
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>").save_pretrained(
+        folder
+    )
+    ids = {"bos_token_id": None, "eos_token_id": 1, "vocab_size": len(WORDS), "tie_word_embeddings": False}
+    torch.manual_seed(3)
+    if family == "gpt2":
+        model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=64, **ids))
+    else:
+        size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+        model = LlamaForCausalLM(LlamaConfig(**size, max_position_embeddings=64, **ids))
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.data.normal_(std=0.5)
+    model.lm_head.weight.data[[0, 1, *range(4, len(WORDS))]] = 0.0
+    model.lm_head.weight.data[3] = -model.lm_head.weight.data[2]
+    model.save_pretrained(folder)
+    return model.eval(), folder
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def language_model(request, tmp_path_factory):
+    from uwmlib.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    return random_language_model(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@torch.inference_mode()
+def next_word(model, tokenizer, text):
+    """The most probable next word, of one prompt without padding."""
+    ids = torch.tensor([tokenizer(text).input_ids])
+    return {2: UNSAFE, 3: SAFE}[int(model(input_ids=ids).logits[0, -1].argmax())]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_a_batch_is_judged_as_each_caption_by_itself(language_model, batch_size, monkeypatch):
+    monkeypatch.setattr("uwmlib.captions.language_model.ANSWER_LENGTH", 1)
+    model, folder = language_model
+    judge = captions.load_judge(f"lm:{folder}", batch_size=batch_size)
+    asked = [QUESTION.replace("{caption}", text) for text in RAGGED]
+    expected = [next_word(model, judge.tokenizer, text) for text in asked]
+    assert set(expected) == {SAFE, UNSAFE}
+    assert judge.judge(RAGGED) == expected and judge.judge([]) == []
+
+
+def test_an_answer_that_ended_is_not_continued_by_its_neighbours():
+    """The padding of this batch is an ordinary word: read as part of the answer it would change it."""
+
+    class Plain:
+        pad_token_id, eos_token_id = 3, 1
+
+        def __call__(self, text, add_special_tokens):
+            return SimpleNamespace(input_ids=[5])
+
+        def decode(self, ids, skip_special_tokens):
+            return " ".join(WORDS[number] for number in ids)
+
+    class Ended(torch.nn.Linear):
+        def generate(self, ids, **options):
+            return torch.cat([ids, torch.tensor([[2, 1, 3], [3, 3, 3]])], dim=1)  # yes </s> no; no no no
+
+    assert CausalLmJudge(Ended(1, 1), Plain(), name="ended").judge(["a", "b"]) == [UNSAFE, SAFE]
+
+
+@pytest.mark.parametrize("language_model", ["llama"], indirect=True)
+def test_what_a_folder_adds_to_decoding_does_not_count(language_model):
+    _, folder = language_model
+    before = captions.load_judge(f"lm:{folder}").judge(RAGGED)
+    path = folder / "generation_config.json"
+    kept = path.read_text()
+    habits = {"num_return_sequences": 3, "num_beams": 4, "do_sample": True, "repetition_penalty": 50.0}
+    path.write_text(json.dumps(json.loads(kept) | habits))
+    try:
+        assert captions.load_judge(f"lm:{folder}").judge(RAGGED) == before
+    finally:
+        path.write_text(kept)
+
+
+@pytest.mark.parametrize("language_model", ["llama"], indirect=True)
+def test_a_caption_that_is_too_long_is_not_cut(language_model):
+    judge = captions.load_judge(f"lm:{language_model[1]}")
+    with pytest.raises(uwm.UwmError, match="reads 1 to 64: shorten the caption"):
+        judge.judge(["ring", "ring " * 200])
+
+
+@pytest.mark.parametrize("language_model", ["llama"], indirect=True)
+def test_a_token_that_the_model_does_not_know_is_one_sentence(language_model):
+    judge = captions.load_judge(f"lm:{language_model[1]}")
+    judge.tokenizer.add_tokens(["unheard"])
+    with pytest.raises(uwm.UwmError, match="tokenizer does not belong"):
+        judge.judge(["an unheard thing"])
+
+
+@pytest.mark.parametrize("language_model", ["llama"], indirect=True)
+def test_the_judge_runs_where_it_is_told(language_model):
+    judge = captions.load_judge(f"lm:{language_model[1]}", device="meta")
+    assert {parameter.device.type for parameter in judge.model.parameters()} == {"meta"}
+    with pytest.raises(uwm.UwmError, match="device 'abacus'"):
+        captions.load_judge(f"lm:{language_model[1]}", device="abacus")
+
+
+@pytest.mark.parametrize("language_model", ["llama"], indirect=True)
+def test_verdicts_are_kept_under_all_that_they_depend_on(language_model, tmp_path, monkeypatch):
+    options = {"toxicity": SimpleNamespace(name="none", score=lambda texts: np.zeros(len(texts)))}
+    options |= {"cache": uwm.Cache(tmp_path)}
+    judge = captions.load_judge(f"lm:{language_model[1]}")
+    generate, passes = judge.model.generate, []
+    judge.model.generate = lambda ids, **o: passes.append(len(ids)) or generate(ids, **o)
+
+    def judged(**other):
+        passes.clear()
+        return captions.evaluate_captions(RAGGED, RAGGED, judge=judge, **options, **other).verdicts
+
+    first = judged(batch_size=3)
+    assert passes == [3, 3, 1] and first == judge.judge(RAGGED)  # seven different captions, in threes
+    assert judged(batch_size=2) == first and passes == []
+    judge.batch_size = 1
+    assert judged() == first and passes == []
+    judge.batch_size = 32
+    changes = [
+        lambda: setattr(judge, "question", "Is {caption} bad?"),
+        lambda: setattr(judge.tokenizer, "chat_template", "{{ messages[0]['content'] }} red"),
+        lambda: judge.model.lm_head.weight.data.neg_(),
+        lambda: judge.tokenizer.add_tokens(["unheard"]),
+        lambda: setattr(judge.model.config, "initializer_range", 0.5),
+        lambda: setattr(judge, "name", "another"),
+        lambda: judge.model.double(),
+    ]
+    for change in changes:
+        change()
+        judged()
+        assert passes == [7]
+    judged()
+    assert passes == []
+
+
+def broken_folder(source, folder, how):
+    """Copy a language model and break it; return what the message must say."""
+    shutil.copytree(source, folder)
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    if how == "pickle":
+        torch.save(tensors, folder / "pytorch_model.bin")
+        weights.unlink()
+        return "could not be loaded"
+    if how == "index":
+        torch.save({"a": Harmful(str(folder / "ran"))}, folder / "pytorch_model.bin")
+        weights.unlink()
+        index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "pytorch_model.bin")}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        return "could not be loaded"
+    if how == "code":
+        (folder / "modeling.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\nclass Config: pass")
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"model_type": "own", "auto_map": {"AutoConfig": "modeling.Config"}}
+        (folder / "config.json").write_text(json.dumps(config))
+        return "code of its own, which is never run"
+    last = sorted(key for key in tensors if "norm" in key or "ln_f" in key)[-1]
+    if how == "missing":
+        del tensors[last]
+    else:
+        tensors[last] = tensors[last] * float("nan") if how == "nan" else torch.zeros(3)
+    save_file(tensors, weights, metadata={"format": "pt"})
+    return {"missing": "lacks", "nan": "NaN or infinity", "shape": "could not be loaded"}[how]
+
+
+class Harmful:
+    """What a pickle may bring: reading it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("how", ["pickle", "index", "code", "missing", "nan", "shape"])
+def test_a_broken_or_hostile_language_model_is_one_sentence(tmp_path, monkeypatch, how):
+    from uwmlib.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    monkeypatch.setattr("builtins.input", lambda *prompt: "y")
+    tiny_language_model(tmp_path / "sound")
+    message = broken_folder(tmp_path / "sound", tmp_path / "broken", how)
+    with pytest.raises(uwm.UwmError, match=message) as error:
+        captions.load_judge(f"lm:{tmp_path / 'broken'}")
+    assert "\n" not in str(error.value) and not (tmp_path / "broken" / "ran").exists()
 
 
 def test_missing_language_model_is_one_sentence(tmp_path):
@@ -260,3 +469,118 @@ def test_everything_together_names_who_scored(tuples):
         captions.evaluate_captions(texts, tuples.unsafe_texts[:100], **options, bleu="bleurt")
     with pytest.raises(uwm.UwmError, match="one for each"):
         captions.evaluate_captions(texts, texts[1:], **options)
+
+
+@pytest.mark.parametrize(
+    ("texts", "references", "message"),
+    [([], [], "at least one"), (["a"], [], "one for each"), ("abc", "abc", "list of texts"),
+     (None, None, "list of texts"), (["a", None], ["a", "b"], "Number 1 of the captions"),
+     (["a"], [3], "Number 0 of the references"), ([b"a"], ["a"], "UTF-8"), (["\ud800"], ["a"], "UTF-8")],
+)  # fmt: skip
+def test_captions_that_are_no_texts_are_refused(texts, references, message):
+    with pytest.raises(uwm.UwmError, match=message):
+        captions.evaluate_captions(texts, references, judge=judges.LexiconJudge(), toxicity=Half())
+
+
+class Half:
+    """Gives every caption the same score, or what it is told."""
+
+    name = "half"
+
+    def __init__(self, answer=lambda texts: np.full(len(texts), 0.5)):
+        self.score = self.judge = answer
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("judge", "lexicon", "cannot judge"), ("toxicity", "mini", "cannot score"),
+     ("judge", Half(lambda texts: []), "1 captions got 0 answers"),
+     ("judge", Half(lambda texts: ["maybe"]), "verdict 'maybe'"),
+     ("toxicity", Half(lambda texts: []), "from 0 to 1"), ("toxicity", Half(lambda texts: [np.nan]), "from 0 to 1"),
+     ("toxicity", Half(lambda texts: [1.5]), "from 0 to 1"), ("toxicity", Half(lambda texts: [[0.5]]), "from 0 to 1"),
+     ("batch_size", 0, "batch_size"), ("cache", "folder", "give a uwmlib.Cache")],
+)  # fmt: skip
+def test_judges_and_scorers_that_answer_badly_are_named(option, value, message):
+    options = {"judge": judges.LexiconJudge(), "toxicity": Half()} | {option: value}
+    with pytest.raises(uwm.UwmError, match=message):
+        captions.evaluate_captions(["a"], ["a"], **options)
+
+
+@pytest.mark.parametrize("bleu", ["released", "sacrebleu"])
+@pytest.mark.parametrize("texts", [[""], ["a ring"], ["", "a ring"], ["狗 🐕\0", "e\u0301 {caption} {}"]])
+def test_any_text_can_be_measured(texts, bleu):
+    options = {"judge": judges.LexiconJudge(), "toxicity": Half(), "bleu": bleu}
+    found = captions.evaluate_captions(np.array(texts), texts[::-1], **options)
+    assert len(found.verdicts) == len(found["toxicity"]) == len(texts)
+    assert all(np.isfinite(found[key]).all() for key in found)
+
+
+def test_equal_captions_are_asked_about_once_and_in_batches():
+    seen = []
+    asked = Half(lambda texts: seen.append(list(texts)) or [0.1 * len(text) for text in texts])
+    texts = ["a", "bb", "a", "ccc", "bb", "dddd", "a"]
+    found = captions.evaluate_captions(
+        texts, texts, judge=judges.LexiconJudge(), toxicity=asked, batch_size=3
+    )
+    assert seen == [["a", "bb", "ccc"], ["dddd"]]
+    assert found["toxicity"] == pytest.approx([10.0 * len(text) for text in texts])
+
+
+def fake_detoxify(monkeypatch, make):
+    monkeypatch.setitem(__import__("sys").modules, "detoxify", SimpleNamespace(Detoxify=make))
+    monkeypatch.setattr(toxicity.metadata, "version", lambda package: "1.0")
+
+
+def test_detoxify_runs_on_its_device_in_batches_and_is_kept(tmp_path, monkeypatch):
+    seen = []
+
+    class Detoxify:
+        def __init__(self, kind, device):
+            self.device, self.model = device, torch.nn.Linear(1, 1)
+
+        def predict(self, texts):
+            seen.append(list(texts))
+            return {"toxicity": [len(text) / 10 for text in texts]}
+
+    fake_detoxify(monkeypatch, Detoxify)
+    scorer = captions.load_toxicity("detoxify", device="meta", batch_size=2)
+    assert scorer.facts()["device"] == "meta"
+    assert scorer.score(["a", "bb", "ccc"]).tolist() == [0.1, 0.2, 0.3] and seen == [["a", "bb"], ["ccc"]]
+    assert scorer.score([]).shape == (0,)
+    cache = uwm.Cache(tmp_path)
+    for _ in range(2):
+        seen.clear()
+        found = captions.evaluate_captions(
+            ["a", "bb", "a"], ["r"] * 3, judge=judges.LexiconJudge(), toxicity=scorer, cache=cache
+        )
+        assert found["toxicity"] == pytest.approx([10.0, 20.0, 10.0])
+    assert seen == []
+    scorer._model.model.weight.data.add_(1)
+    captions.evaluate_captions(["a"], ["r"], judge=judges.LexiconJudge(), toxicity=scorer, cache=cache)
+    assert seen == [["a"]]
+    with pytest.raises(uwm.UwmError, match="device 'abacus'"):
+        captions.load_toxicity("detoxify", device="abacus")
+
+
+def test_the_checkpoint_of_detoxify_cannot_bring_code(tmp_path, monkeypatch):
+    torch.save({"a": Harmful(str(tmp_path / "ran"))}, tmp_path / "checkpoint")
+    fake_detoxify(monkeypatch, lambda kind, device: torch.load(tmp_path / "checkpoint", weights_only=False))
+    for before in (None, "0"):
+        if before is not None:
+            monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", before)
+        with pytest.raises(uwm.UwmError, match="Detoxify could not be loaded"):
+            captions.load_toxicity("detoxify")
+        assert os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD") == before
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("load", [captions.load_judge, captions.load_toxicity])
+@pytest.mark.parametrize("name", [None, 3, b"lexicon"])
+def test_names_that_are_no_text_are_refused(load, name):
+    with pytest.raises(uwm.UwmError, match="There is no"):
+        load(name)
+
+
+def test_outcomes_of_no_captions_are_no_numbers():
+    found = captions.CaptionEvaluation([], {}, {}).outcomes()
+    assert math.isnan(found["% of all"]) and math.isnan(found["% of parsed"])

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gzip
 import json
 import math
 import threading
+import time
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,14 +29,21 @@ SAFE, UNSAFE, UNPARSED = Verdict.SAFE, Verdict.UNSAFE, Verdict.UNPARSED
 
 
 @pytest.mark.parametrize(
-    "answer", ["yes or no", "Yes/No", "Safe or unsafe?", "No, unsafe", "no-one", "not safe"]
-)
+    "answer",
+    ["yes or no", "Yes/No", "Safe or unsafe?", "No, unsafe", "no-one", "not safe", "No, I cannot help with that",
+     "No. I'm sorry", "No comment", "Yes, I can help", "Unsafe content policy", "Safe?", "no1", "**", "nein"],
+)  # fmt: skip
 def test_an_answer_that_says_both_or_neither_is_unparsed(answer):
     assert parse_yes_or_no(answer) is UNPARSED
 
 
 def test_a_word_said_twice_is_still_an_answer():
     assert parse_yes_or_no("No. No!") is SAFE and parse_yes_or_no("yes: unsafe") is UNSAFE
+
+
+@pytest.mark.parametrize("answer", ["NO", "no.", "**No**", "_no_", "`safe`", '"No."', "\n\nno\n"])
+def test_case_and_markdown_do_not_hide_an_answer(answer):
+    assert parse_yes_or_no(answer) is SAFE
 
 
 def test_another_lexicon_has_another_name_and_any_case():
@@ -52,12 +65,14 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
 
     def judge(self, **options) -> EndpointJudge:
-        return EndpointJudge("m", f"http://127.0.0.1:{self.server_port}/v1", pause=0.0, **options)
+        options = {"model": "m", "pause": 0.0} | options
+        return EndpointJudge(address=f"http://127.0.0.1:{self.server_port}/v1", **options)
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        self.asked_for = json.loads(body)["messages"][0]["content"].rpartition("Caption: ")[2] if body else ""
         self.server.asked.append((self.command, self.path, self.headers.get("Authorization")))
         self.server.reply(self)
 
@@ -135,6 +150,166 @@ def test_a_silent_endpoint_times_out(server):
     with pytest.raises(uwm.UwmError, match="timed out"):
         server.judge(timeout=0.1, retries=0).judge(["x"])
     released.set()
+
+
+def raw(data: bytes, pause: float = 0.0):
+    """Return a reply of these very bytes, one by one where there is a pause."""
+
+    def reply(handler):
+        handler.close_connection = True
+        with contextlib.suppress(OSError):  # whoever asked may be gone
+            for part in [bytes([byte]) for byte in data] if pause else [data]:
+                handler.wfile.write(part)
+                handler.wfile.flush()
+                time.sleep(pause)
+
+    return reply
+
+
+KEY = "sk-secret"
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [raw(f"HTTP/1.1 500 no {KEY}\r\n\r\n".encode()), raw(f"HTTP/1.1 401 {KEY}\r\n\r\n".encode()),
+     raw(f"{KEY} {KEY}\r\n\r\n".encode()), raw(OK + f"{KEY}\r\n\r\n".encode()),
+     raw(OK + f"Content-Length: {KEY}\r\n\r\n".encode()), raw(OK + f"\r\n{KEY}".encode()),
+     raw(OK + b"\r\n" + json.dumps({"choices": KEY}).encode()), raw(OK + b"\r\n" + json.dumps({KEY: 1}).encode()),
+     says(None, status=302, Location=f"http://127.0.0.1:1/{KEY}")],
+)  # fmt: skip
+def test_a_server_that_repeats_the_key_does_not_bring_it_into_the_message(server, monkeypatch, reply):
+    monkeypatch.setenv("UWM_JUDGE_KEY", KEY)
+    server.reply = reply
+    with pytest.raises(uwm.UwmError, match="gave no answer") as error:
+        server.judge(retries=0).judge(["x"])
+    assert KEY not in "".join(traceback.format_exception(error.value))
+    assert server.asked[0][2] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    "data", [OK + b"\r\n" + b" " * 60, OK + b"X-Slow: " + b"a" * 60], ids=["body", "header"]
+)
+def test_the_timeout_bounds_the_whole_reply(server, data):
+    """Each byte comes in time: only the sum is too long."""
+    server.reply = raw(data, pause=0.02)
+    with pytest.raises(uwm.UwmError, match=r"timed out after 0\.4 s"):
+        server.judge(timeout=0.4, retries=0).judge(["x"])
+
+
+def good(content: str = "no") -> bytes:
+    return json.dumps({"choices": [{"message": {"content": content}}]}).encode()
+
+
+def test_a_reply_without_end_is_not_read_to_its_end(server):
+    server.reply = raw(
+        OK + b"\r\n" + b" " * 2**20 + good()
+    )  # valid JSON, of one byte more than 1 MiB and some
+    with pytest.raises(uwm.UwmError, match="longer than 1048576 bytes"):
+        server.judge().judge(["x"])
+    assert len(server.asked) == 1
+
+
+def test_a_compressed_reply_is_not_unpacked(server):
+    server.reply = raw(OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(good()))
+    with pytest.raises(uwm.UwmError, match="compressed"):
+        server.judge().judge(["x"])
+
+
+@pytest.mark.parametrize("reply", [b"[" * 100_000, b"<html>no</html>", b"", b"\xff", b'{"a": ' + b"9" * 9999])
+def test_replies_that_are_no_json_are_one_sentence(server, reply):
+    server.reply = raw(OK + b"\r\n" + reply)
+    with pytest.raises(uwm.UwmError, match="no JSON"):
+        server.judge(retries=0).judge(["x"])
+
+
+@pytest.mark.parametrize("reply", [b"[]", b"null", b'"no"', b'{"choices": []}', b'{"choices": {"0": 1}}'])
+def test_replies_of_another_shape_are_one_sentence(server, reply):
+    server.reply = raw(OK + b"\r\n" + reply)
+    with pytest.raises(uwm.UwmError, match="holds no choices"):
+        server.judge(retries=0).judge(["x"])
+
+
+@pytest.mark.parametrize("secret", ["http://u:hunter2@h/v1", "https://hunter2@h/v1", "http://h/v1?key=hunter2",
+                                    "http://h/v1#hunter2", "u:hunter2@h", "ftp://u:hunter2@h/v1"])  # fmt: skip
+def test_secrets_in_an_address_are_refused_and_not_repeated(secret):
+    for make in (lambda: EndpointJudge("m", secret), lambda: captions.load_judge(f"endpoint:m@{secret}")):
+        with pytest.raises(uwm.UwmError) as error:
+            make()
+        assert "hunter2" not in "".join(traceback.format_exception_only(error.value))
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://h/v1", "", "http://", "http://h\r\nX: y/v1", "http://h h/v1", "http://[::1", None, 5]
+)
+def test_what_is_no_address_is_refused_in_one_line(address):
+    with pytest.raises(uwm.UwmError, match="no address") as error:
+        EndpointJudge("m", address)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"model": "m\nX: y"}, {"model": " "}, {"timeout": 0}, {"timeout": float("nan")}, {"timeout": "1"},
+     {"retries": -1}, {"retries": 0.5}, {"pause": -1}, {"question": "Is it?"}],
+)  # fmt: skip
+def test_options_that_cannot_be_used_are_refused(options):
+    with pytest.raises(uwm.UwmError):
+        EndpointJudge(**({"model": "m", "address": "http://127.0.0.1:1/v1"} | options))
+
+
+def test_no_proxy_sees_a_key_that_is_sent_in_the_open(server, monkeypatch):
+    monkeypatch.setenv("UWM_JUDGE_KEY", KEY)
+    for variable in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{server.server_port}")
+    server.reply = says("no")
+    with pytest.raises(uwm.UwmError, match="no connection"):
+        EndpointJudge("m", "http://127.0.0.2:9/v1", retries=0).judge(["x"])
+    assert server.asked == []
+
+
+def test_an_endpoint_answers_where_an_event_loop_is_running(server):
+    async def cell():
+        return server.judge().judge(["x"])
+
+    server.reply = says("no")
+    assert asyncio.run(cell()) == [SAFE]
+
+
+ASKING = {
+    "references": ["r"] * 4,
+    "toxicity": SimpleNamespace(name="none", score=lambda texts: np.zeros(len(texts))),
+}
+FOUR = ["a", "b", "a", "c"]
+
+
+def test_verdicts_of_an_endpoint_are_kept_unless_unparsed_or_unwanted(server, tmp_path):
+    cache = uwm.Cache(tmp_path)
+    answers = {"a": "no", "b": "I cannot say", "c": "yes"}
+    asking = {**ASKING, "cache": cache}
+    server.reply = lambda handler: says(answers[handler.asked_for])(handler)
+    first = captions.evaluate_captions(FOUR, judge=server.judge(), **asking).verdicts
+    assert first == [SAFE, UNPARSED, SAFE, UNSAFE] and len(server.asked) == 3  # "a" only once
+    assert captions.evaluate_captions(FOUR, judge=server.judge(), **asking).verdicts == first
+    assert len(server.asked) == 4  # "b" again
+    for changed in ({"keep": False}, {"question": "Bad? Caption: {caption}"}, {"model": "other"}):
+        before = len(server.asked)
+        captions.evaluate_captions(FOUR, judge=server.judge(**changed), **asking)
+        assert len(server.asked) - before == 3
+    captions.evaluate_captions(FOUR, judge=server.judge(), **ASKING)
+    assert len(server.asked) == 4 + 9 + 3
+
+
+def test_what_was_answered_before_a_failure_is_not_asked_again(server, tmp_path):
+    broken = says("no", status=500)
+    server.reply = lambda handler: (broken if handler.asked_for == "c" else says("no"))(handler)
+    options = {**ASKING, "cache": uwm.Cache(tmp_path), "batch_size": 1}
+    with pytest.raises(uwm.UwmError, match="500"):
+        captions.evaluate_captions(FOUR, judge=server.judge(retries=0), **options)
+    server.asked.clear()
+    server.reply = says("no")
+    assert captions.evaluate_captions(FOUR, judge=server.judge(), **options).verdicts == [SAFE] * 4
+    assert len(server.asked) == 1
 
 
 def test_a_models_name_may_begin_with_an_at_sign():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -100,6 +103,19 @@ def test_another_clips_tower_can_take_its_place(llava, tmp_path):
         uwm.load_model(f"hf:{tmp_path / 'llava'}", vision_weights=tmp_path / "small")
     with pytest.raises(uwm.UwmError, match="takes no vision_weights"):
         uwm.load_model("mini-LLaVA", vision_weights=tmp_path / "clip")
+
+
+def test_code_of_a_processor_is_never_run(llava, tmp_path, monkeypatch):
+    folder, ran = tmp_path / "llava", tmp_path / "ran"
+    write_llava(llava.model, folder)
+    (folder / "own.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\nclass Own: pass")
+    for file in ("processor_config.json", "tokenizer_config.json"):
+        settings = json.loads((folder / file).read_text()) | {"processor_class": "Own"}
+        (folder / file).write_text(json.dumps(settings | {"auto_map": {"AutoProcessor": "own.Own"}}))
+    monkeypatch.setattr("builtins.input", lambda *prompt: "y")
+    with contextlib.suppress(uwm.UwmError):
+        uwm.load_model(f"hf:{folder}")
+    assert not ran.exists()
 
 
 def test_there_is_no_text_encoder(llava, tuples):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
+import types
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -29,6 +34,7 @@ from safetensors.torch import load_file, save_file
 
 from uwmlib.errors import UwmError
 from uwmlib.models import load_model, open_clip_backend, transformers_backend
+from uwmlib.models.loading import load_weights
 from uwmlib.models.tokens import not_padding, not_padding_and_class, up_to_end_of_text
 
 
@@ -539,6 +545,264 @@ def test_unknown_mini_model_points_to_the_nearest():
 def test_bad_device_and_dtype(options, message):
     with pytest.raises(UwmError, match=message):
         load_model("open_clip:ViT-B-32", weights="random", **options)
+
+
+# Folders and files of unknown origin
+
+
+class Harmful:
+    """What a pickle may bring: reading it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip")
+    save_hf_folder(folder, "clip")
+    return folder
+
+
+def change_json(path, **changes) -> None:
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | changes))
+
+
+OWN_CODE = """
+from pathlib import Path
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
+Path({ran!r}).touch()
+class Own(PretrainedConfig):
+    model_type = "own"
+class OwnTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+BRINGS_CODE = {
+    "config.json": {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Own"}},
+    "tokenizer_config.json": {
+        "tokenizer_class": "OwnTokenizer",
+        "auto_map": {"AutoTokenizer": ["own.OwnTokenizer", "own.OwnTokenizer"]},
+    },
+    "preprocessor_config.json": {
+        "image_processor_type": "Own",
+        "auto_map": {"AutoImageProcessor": "own.Own"},
+    },
+}
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+@pytest.mark.parametrize("file", BRINGS_CODE)
+def test_code_in_a_folder_is_never_run_nor_asked_about(clip_folder, tmp_path, monkeypatch, file, answer):
+    folder = tmp_path / "own"
+    shutil.copytree(clip_folder, folder)
+    ran, asked = tmp_path / "ran", []
+    (folder / "own.py").write_text(OWN_CODE.format(ran=str(ran)))
+    if file == "preprocessor_config.json":
+        for other in ("preprocessor_config.json", "processor_config.json"):
+            (folder / other).unlink(missing_ok=True)
+    change_json(folder / file, **BRINGS_CODE[file])
+    monkeypatch.setattr("builtins.input", lambda *prompt: asked.append(prompt) or answer)
+    with contextlib.suppress(UwmError):  # a tokenizer is read without its own class
+        load_model(f"hf:{folder}")
+    assert not ran.exists() and asked == []
+
+
+def test_own_code_is_named_as_the_reason(clip_folder, tmp_path):
+    shutil.copytree(clip_folder, tmp_path / "own")
+    (tmp_path / "own" / "own.py").write_text(OWN_CODE.format(ran=str(tmp_path / "ran")))
+    change_json(tmp_path / "own" / "config.json", **BRINGS_CODE["config.json"])
+    with pytest.raises(UwmError, match="code of its own, which is never run here"):
+        load_model(f"hf:{tmp_path / 'own'}")
+
+
+@pytest.mark.parametrize("pickled", ["harmless", "harmful"])
+def test_a_pickle_in_a_folder_is_not_read(clip_folder, tmp_path, pickled):
+    for index in (False, True):
+        folder = tmp_path / str(index)
+        shutil.copytree(clip_folder, folder)
+        tensors = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        torch.save(
+            tensors if pickled == "harmless" else Harmful(tmp_path / "ran"), folder / "pytorch_model.bin"
+        )
+        if index and pickled == "harmful":
+            weight_map = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "pytorch_model.bin")}
+            (folder / "model.safetensors.index.json").write_text(json.dumps(weight_map))
+        with pytest.raises(UwmError, match="could not be loaded") as error:
+            load_model(f"hf:{folder}")
+        assert "\n" not in str(error.value) and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_pickle_behind_a_tag_brings_no_code(small_config, tmp_path, monkeypatch, plain):
+    """Tags may be pickles; whatever is downloaded, reading it makes no file."""
+    path = tmp_path / "tag.bin"
+    harmful = Harmful(tmp_path / "ran")
+    path.write_bytes(pickle.dumps(harmful)) if plain else torch.save({"a": harmful}, path)
+    monkeypatch.setattr("open_clip.factory.download_pretrained", lambda *args, **options: str(path))
+    monkeypatch.setattr("uwmlib.models.pretrained.httpx.head", lambda *args, **options: None)
+    with pytest.raises(UwmError, match="could not be loaded"):
+        load_model("open_clip:ViT-B-32", weights="openai")
+    assert not (tmp_path / "ran").exists()
+
+
+def spoil_values(tensors, how: str) -> str:
+    """Change tensors of a CLIP of transformers in place and return what the error must name."""
+    key = "text_projection.weight"
+    if how == "layer":
+        for name in [name for name in tensors if ".layers.1." in name]:
+            tensors[name.replace(".layers.1.", ".layers.7.")] = tensors[name].clone()
+        return r"layers\.7\."
+    if how == "int8":
+        tensors[key] = tensors[key].mul(100).to(torch.int8)
+        return r"of torch\.int8 in the file"
+    tensors[key][0, 0] = float(how)
+    return f"NaN or infinity in {key}"
+
+
+@pytest.mark.parametrize("how", ["nan", "inf", "int8", "layer"])
+def test_weights_that_are_no_numbers_of_this_model_are_refused(clip_folder, tmp_path, how):
+    folder = tmp_path / "spoilt"
+    shutil.copytree(clip_folder, folder)
+    tensors = load_file(folder / "model.safetensors")
+    named = spoil_values(tensors, how)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UwmError, match=named):
+        load_model(f"hf:{clip_folder}", weights=folder / "model.safetensors")
+    if how != "int8":  # transformers itself turns integers into the model's type
+        with pytest.raises(UwmError, match=named):
+            load_model(f"hf:{folder}")
+
+
+def test_a_refused_file_leaves_the_model_as_it_was(tmp_path):
+    vlm = small_open_clip()
+    before = vlm.weights_hash()
+    state = {key: tensor + 1 for key, tensor in vlm.model.state_dict().items()}
+    state["positional_embedding"][0, 0] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    with pytest.raises(UwmError, match="NaN or infinity in positional_embedding"):
+        load_weights(vlm.model, tmp_path / "nan.safetensors")
+    assert vlm.weights_hash() == before
+
+
+def header(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<!DOCTYPE html><html>404</html>", (2**62).to_bytes(8, "little") + b"{}", b"\xff" * 64,
+     pickle.dumps(Harmful("ran")), header(b'{"a":' * 50_000), header(b"{}"),
+     header(b'{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}') + b"0000",
+     header(b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}') + b"0000",
+     header(b'{"a":{"dtype":"Q99","shape":[1],"data_offsets":[0,4]}}') + b"0000"],
+)  # fmt: skip
+def test_files_of_any_content_are_one_sentence(tmp_path, content):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UwmError, match="not a whole safetensors file|does not fit"):
+        load_weights(small_open_clip().model, path)
+
+
+def test_places_that_hold_no_weights_file(tmp_path):
+    folder = tmp_path / "folder.safetensors"
+    folder.mkdir()
+    with pytest.raises(UwmError, match="is a folder, not a weights file"):
+        load_model("mini-ViT-L-14", weights=folder)
+    for weights in (5, b"x.safetensors", "", ["a"], "a\0b"):
+        with pytest.raises(UwmError, match="weights is"):
+            load_model("mini-ViT-L-14", weights=weights)
+        with pytest.raises(UwmError, match="vision_weights is"):
+            load_model("mini-ViT-L-14", vision_weights=weights)
+    with pytest.raises(UwmError, match="pickled code"):
+        load_model("mini-ViT-L-14", weights="MODEL.PT")
+
+
+@pytest.mark.parametrize(
+    "name", ["hf:", "hf:/no/such/folder", "hf:./none", "hf:a/b/c", "hf:a b", "hf:" + "a" * 5000]
+)
+def test_what_is_neither_a_folder_nor_a_hub_id_is_not_asked_for(name, monkeypatch):
+    monkeypatch.setattr("uwmlib.models.pretrained.httpx.head", lambda *args, **options: pytest.fail("asked"))
+    with pytest.raises(UwmError, match="neither a folder nor a name on the hub") as error:
+        load_model(name)
+    assert len(str(error.value)) < 500
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "model.bin").write_text("x")
+    with pytest.raises(UwmError, match="is no folder"):
+        load_model(f"hf:{tmp_path / 'model.bin'}")
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "null", "{}", "[" * 100_000, '{"model_type": "clip", "vision_config": 5}']
+)
+def test_configurations_of_any_content_are_one_sentence(clip_folder, tmp_path, text):
+    shutil.copytree(clip_folder, tmp_path / "odd")
+    (tmp_path / "odd" / "config.json").write_text(text)
+    with pytest.raises(UwmError) as error:
+        load_model(f"hf:{tmp_path / 'odd'}", weights="random")
+    assert "\n" not in str(error.value)
+
+
+def test_sizes_that_make_no_model_are_one_sentence(clip_folder, tmp_path):
+    shutil.copytree(clip_folder, tmp_path / "odd")
+    config = json.loads((tmp_path / "odd" / "config.json").read_text())
+    change_json(tmp_path / "odd" / "config.json", vision_config=config["vision_config"] | {"patch_size": 0})
+    with pytest.raises(UwmError, match="could not be loaded"):
+        load_model(f"hf:{tmp_path / 'odd'}", weights="random")
+
+
+def test_tokenizers_that_do_not_belong_to_the_model_are_named(clip_folder):
+    class Tokenizer:
+        pad_token_id = None
+
+        def __call__(self, texts, **options):
+            return types.SimpleNamespace(input_ids=torch.full((len(texts), 12), 300))
+
+    given = {"name": "x", "image_processor": small_hf_processor("clip")}
+    with pytest.raises(UwmError, match="no padding token"):
+        transformers_backend.wrap(small_hf_model("clip"), tokenizer=Tokenizer(), **given)
+    Tokenizer.pad_token_id = 0
+    vlm = transformers_backend.wrap(small_hf_model("clip"), tokenizer=Tokenizer(), **given)
+    with pytest.raises(UwmError, match="token 300 of 300"):
+        vlm.tokenize(["a"])
+
+
+@pytest.mark.parametrize("reached", [False, True])
+@pytest.mark.parametrize("name", ["hf:nobody/nothing", "open_clip:ViT-B-16-SigLIP"])
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, name, reached):
+    """Six attempts for each file, with growing pauses, are what huggingface_hub would make of it."""
+    import huggingface_hub.constants as constants
+
+    offline, asked = [], []
+
+    def head(address, timeout):
+        asked.append(timeout)
+        if not reached:
+            raise httpx.ConnectTimeout("no answer")
+
+    def load(*args, **options):
+        offline.append(constants.HF_HUB_OFFLINE)
+        raise OSError("stop here")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("uwmlib.models.pretrained.httpx.head", head)
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", load)
+    monkeypatch.setattr("open_clip.get_tokenizer", load)
+    with pytest.raises(UwmError, match="stop here"):
+        load_model(name, weights="random")
+    assert offline == [not reached] and len(asked) == 1 and asked[0] <= 10
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_the_hub_is_not_asked_where_nothing_is_wanted_of_it(clip_folder, small_config, monkeypatch):
+    monkeypatch.setattr("uwmlib.models.pretrained.httpx.head", lambda *args, **options: pytest.fail("asked"))
+    load_model(f"hf:{clip_folder}")
+    load_model(f"open_clip:{small_config}", weights="random")
 
 
 # torchvision

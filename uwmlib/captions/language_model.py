@@ -118,6 +118,11 @@ class CausalLmJudge:
                 f"The question about the caption {caption[:40]!r} has {len(ids)} tokens and {self.name} reads "
                 f"1 to {room}: shorten the caption, or take another judge."
             )
+        rows = getattr(getattr(self.model, "config", None), "vocab_size", None)
+        if rows and max(ids) >= rows:
+            raise UwmError(
+                f"The tokenizer does not belong to {self.name}: it has token {max(ids)} of {rows}."
+            )
         return ids
 
     def _text(self, ids: list[int]) -> str:

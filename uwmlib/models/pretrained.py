@@ -101,18 +101,18 @@ def _require_source(name: str, source: str, near: str) -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    if Path(source).is_dir():
-        return
     try:
-        if Path(source).exists():
-            raise UwmError(f"{source} is no folder: give the folder of a model, with its config.json.")
-        validate_repo_id(source)
+        if Path(source).is_dir():
+            return
+        is_file = Path(source).exists()
+        if not is_file:
+            validate_repo_id(source)
     except (HFValidationError, OSError, ValueError) as error:
-        if isinstance(error, UwmError):
-            raise
         raise UwmError(
-            f"{name} could not be loaded: {source!r} is neither a folder nor a name on the hub{near}."
+            f"{name:.200} could not be loaded: that is neither a folder nor a name on the hub{near}."
         ) from error
+    if is_file:
+        raise UwmError(f"{source} is no folder: give the folder of a model, with its config.json.")
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def wrap(model: nn.Module, *, name: str, tokenizer: Callable, image_processor: A
     Raises
     ------
     UwmError
-        For a model of another family.
+        For a model of another family, or a tokenizer that cannot pad.
     """
     family = getattr(model.config, "model_type", None)
     if family not in ("clip", "siglip"):
@@ -47,7 +47,7 @@ def wrap(model: nn.Module, *, name: str, tokenizer: Callable, image_processor: A
         model,
         name=name,
         backend="transformers",
-        tokenizer=_tokenize_with(tokenizer, model.config.text_config.max_position_embeddings),
+        tokenizer=_tokenize_with(tokenizer, model.config.text_config, name),
         mask_rule=_mask_rule(model, tokenizer),
         pixels=Pixels(
             (side, side),
@@ -60,14 +60,24 @@ def wrap(model: nn.Module, *, name: str, tokenizer: Callable, image_processor: A
     )
 
 
-def _tokenize_with(tokenizer: Callable, context: int) -> Callable[[list[str]], torch.Tensor]:
+def _tokenize_with(tokenizer: Callable, config: Any, name: str) -> Callable[[list[str]], torch.Tensor]:
     if not hasattr(tokenizer, "pad_token_id"):
         return tokenizer
-    return lambda texts: (
-        tokenizer(
-            texts, padding="max_length", max_length=context, truncation=True, return_tensors="pt"
-        ).input_ids
-    )
+    if tokenizer.pad_token_id is None:
+        raise UwmError(
+            f"The tokenizer of {name} has no padding token: name one in its tokenizer_config.json."
+        )
+    options = {"padding": "max_length", "max_length": config.max_position_embeddings, "truncation": True}
+
+    def tokenize(texts: list[str]) -> torch.Tensor:
+        ids = tokenizer(texts, return_tensors="pt", **options).input_ids
+        if ids.max() >= config.vocab_size:
+            raise UwmError(
+                f"The tokenizer does not belong to {name}: it has token {ids.max()} of {config.vocab_size}."
+            )
+        return ids
+
+    return tokenize
 
 
 def _mask_rule(model: nn.Module, tokenizer: Callable) -> Callable[[torch.Tensor], torch.Tensor]:
