@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -17,11 +18,7 @@ BITS_PER_SAMPLE, PHOTOMETRIC, BLACK_IS_ZERO = 258, 262, 1  # tags of TIFF
 
 
 def open_image(path: Path) -> Image.Image:
-    """Open one image file as RGB, the way the released pipelines do (PIL's `convert`).
-
-    So transparency is dropped without a background, an orientation stored beside the pixels (EXIF) is not applied, and
-    of an animation the first picture is taken. Grey values of 16 bits, which `convert` would cut off at 255, keep
-    their upper 8 bits, as PIL does with 16-bit colour.
+    """Open one image file as RGB (see `decode_image`).
 
     Raises
     ------
@@ -29,25 +26,46 @@ def open_image(path: Path) -> Image.Image:
         If the file is missing, is not a readable image, or has pixels of an unknown range (32-bit or floating).
     """
     _require_file(path)
+    return decode_image(path, path)
+
+
+def decode_image(source: Path | BinaryIO, name: object) -> Image.Image:
+    """Decode one image as RGB, the way the released pipelines do (PIL's `convert`).
+
+    So transparency is dropped without a background, an orientation stored beside the pixels (EXIF) is not applied, and
+    of an animation the first picture is taken. Grey values of 16 bits, which `convert` would cut off at 255, keep
+    their upper 8 bits, as PIL does with 16-bit colour.
+
+    Parameters
+    ----------
+    source : Path or binary file
+    name : object
+        What messages call it.
+
+    Raises
+    ------
+    UwmError
+        If it is not a readable image, or has pixels of an unknown range (32-bit or floating).
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             image.load()
-            return _grey(image, path).convert("RGB")
+            return _grey(image, name).convert("RGB")
     except UwmError:
         raise
     except Exception as error:  # decoders of damaged files raise anything, from struct.error to MemoryError
         raise UwmError(
-            f"{path} is not a readable image ({_in_one_line(error)}): replace the file or drop its tuple."
+            f"{name} is not a readable image ({_in_one_line(error)}): replace the file or drop its row."
         ) from error
 
 
-def _grey(image: Image.Image, path: Path) -> Image.Image:
+def _grey(image: Image.Image, name: object) -> Image.Image:
     """Return an image of more than 8 bits as one of 8 bits, and any other as it is."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
         return image
     if not _fills_16_bits(image):
         raise UwmError(
-            f"{path} has pixels of an unknown range (mode {image.mode}): save it with 8 or 16 bits a channel."
+            f"{name} has pixels of an unknown range (mode {image.mode}): save it with 8 or 16 bits a channel."
         )
     return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
 
@@ -68,7 +86,7 @@ def _require_file(path: Path) -> None:
     if not os.path.exists(path):
         raise UwmError(f"There is no image {path}: check the path in the manifest.")
     if not os.path.isfile(path):  # opening a pipe would wait for ever
-        raise UwmError(f"{path} is not a readable image (no regular file): replace it or drop its tuple.")
+        raise UwmError(f"{path} is not a readable image (no regular file): replace it or drop its row.")
 
 
 class ImageFiles:

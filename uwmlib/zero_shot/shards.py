@@ -1,2 +1,170 @@
-def shard_set(name, folder, *, template):
-    raise NotImplementedError
+"""Classification sets in webdataset shards: tar files of images and labels, read where they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from uwmlib.errors import UwmError
+from uwmlib.tuples.images import decode_image
+from uwmlib.zero_shot.sets import ZeroShotSet
+
+IMAGES = (".jpg", ".jpeg", ".png", ".webp")
+LABEL = ".cls"
+CLASSES = "classnames.txt"
+BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where an image lies: `size` bytes from `offset` on in the file `shard`."""
+
+    shard: Path
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.shard}"
+
+    def read(self) -> bytes:
+        """Return the bytes of the image; nothing is unpacked."""
+        try:
+            with open(self.shard, "rb") as file:
+                file.seek(self.offset)
+                held = file.read(self.size)
+        except OSError as error:
+            raise UwmError(f"{self.shard} cannot be read ({error.strerror}): put it back.") from error
+        if len(held) != self.size:
+            raise UwmError(f"{self.shard} has become shorter since it was listed: copy it again.")
+        return held
+
+
+class ShardImages:
+    """A sequence of images in tar files; an index opens one as a PIL image, a slice opens a list of them."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = list(members)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, index: int | slice) -> Image.Image | list[Image.Image]:
+        if isinstance(index, slice):
+            return [_open(member) for member in self.members[index]]
+        return _open(self.members[index])
+
+    def digest(self) -> bytes:
+        """Return a SHA-256 over the contents of all images, in order."""
+        contents = (hashlib.sha256(member.read()).hexdigest() for member in self.members)
+        return hashlib.sha256("".join(contents).encode()).digest()
+
+
+def _open(member: Member) -> Image.Image:
+    return decode_image(io.BytesIO(member.read()), member)
+
+
+def shard_set(name: str, folder: Path, *, template: str) -> ZeroShotSet:
+    """Read a set from webdataset shards as CLIP_benchmark publishes them.
+
+    Parameters
+    ----------
+    name : str
+    folder : Path
+        With `classnames.txt` (one class a line) and the shards `0.tar`, `1.tar`, ..., beside it or in `test`, where
+        `nshards.txt` may say how many there are. A sample is an image and a `.cls` with its class's number.
+    template : str
+        Prompt with one place for the class name; the folder's own list of prompts is for ensembles.
+
+    Returns
+    -------
+    ZeroShotSet
+        Its images stay in the shards until they are looked at.
+
+    Raises
+    ------
+    UwmError
+        If a shard is missing, damaged or compressed, or a sample lacks its image or its label.
+    """
+    shards = _shards(folder / "test" if (folder / "test").is_dir() else folder)
+    samples = [sample for shard in shards for sample in _samples(shard)]
+    if not samples:
+        raise UwmError(f"The shards in {folder} hold no image: copy them again.")
+    labels = np.array([label for _, label in samples], dtype=np.int64)
+    classes = _class_names(folder / CLASSES)
+    about = f"{len(samples):,} images in {len(classes):,} classes"
+    return ZeroShotSet(name, about, ShardImages([member for member, _ in samples]), labels, classes, template)
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        raise UwmError(f"There is no {path}: write the names of the classes there, one a line.")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UwmError(f"{path} is no UTF-8 text ({type(error).__name__}): write it again.") from error
+    return tuple(line.strip() for line in lines)
+
+
+def _shards(folder: Path) -> list[Path]:
+    """Return the shards in the order of their numbers."""
+    found = sorted(folder.glob("*.tar"), key=lambda path: (len(path.stem), path.stem))
+    said = folder / "nshards.txt"
+    count = said.read_text(errors="replace").strip() if said.is_file() else str(len(found))
+    if count != str(len(found)) or not found:
+        raise UwmError(f"{folder} holds {len(found)} shards but should hold {count}: copy them all.")
+    return found
+
+
+def _samples(shard: Path) -> list[tuple[Member, int]]:
+    """List the images of a shard with their labels, in the order in which they lie there."""
+    images: dict[str, Member] = {}
+    labels: dict[str, int] = {}
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for entry in archive:
+                # A sample's name ends at the first dot of the file's name, as webdataset has it.
+                path = PurePosixPath(entry.name)
+                key, suffix = str(path.parent / path.name.split(".")[0]), path.suffix.lower()
+                held = images if suffix in IMAGES else labels if suffix == LABEL else None
+                if held is None or not entry.isreg() or entry.issparse():
+                    continue
+                if key in held:
+                    raise UwmError(f"{shard} holds {entry.name} twice: leave one of them out.")
+                member = Member(shard, entry.name, entry.offset_data, entry.size)
+                held[key] = member if held is images else _label(member)
+            _require_end(archive, shard)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise UwmError(f"{shard} is no whole, uncompressed tar file ({error}): copy it again.") from error
+    alone = sorted(images.keys() ^ labels.keys())
+    if alone:
+        lacks = "label" if alone[0] in images else "image"
+        raise UwmError(f"The sample {alone[0]} in {shard} has no {lacks}: add it or leave the sample out.")
+    return [(member, labels[key]) for key, member in images.items()]
+
+
+def _label(member: Member) -> int:
+    text = member.read().strip() if member.size < BLOCK else b"?"
+    if not text.isdigit() or len(text) > 9:
+        raise UwmError(f"{member} is no class's number: write one, from 0 on.")
+    return int(text)
+
+
+def _require_end(archive: tarfile.TarFile, shard: Path) -> None:
+    """Raise UwmError unless only zeros follow: tarfile takes a damaged header or a cut for the end of the file."""
+    last = archive.getmembers()[-1:]
+    end = max((entry.offset_data + -(-entry.size // BLOCK) * BLOCK for entry in last), default=0)
+    with open(shard, "rb") as file:
+        file.seek(end)
+        rest = file.read()
+    if len(rest) < BLOCK or rest.strip(b"\0"):
+        raise UwmError(
+            f"{shard} is damaged or cut off after {len(archive.getmembers())} files: copy it again."
+        )
