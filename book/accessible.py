@@ -9,12 +9,19 @@ from bs4 import BeautifulSoup, Tag
 
 from uwmlib.files import write_text
 
+# Jupyter Book writes an index page of one tag, which leads to the first page.
+FRAME = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"/><title>To the first page</title>
+<link rel="icon" href="_static/favicon.svg"/>{}</head><body></body></html>
+"""
+
 
 def mend_site(site: Path) -> None:
     """Mend every page of the built book in the folder `site`; a second time changes nothing."""
     for page in sorted(site.rglob("*.html")):
         if "_static" not in page.relative_to(site).parts:
-            write_text(page, accessible(page.read_text(encoding="utf-8")))
+            text = page.read_text(encoding="utf-8")
+            write_text(page, accessible(text if "<head" in text else FRAME.format(text.strip())))
 
 
 def accessible(page: str) -> str:

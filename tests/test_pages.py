@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from accessible import accessible
+from accessible import accessible, mend_site
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
@@ -117,7 +117,7 @@ def test_pages_can_be_used_without_eyes_or_mouse(name):
 
 
 @site
-@every_page
+@pytest.mark.parametrize("name", ["index", *PAGES])
 def test_pages_have_an_icon(name):
     icon = read(name).find("link", rel="icon")
     assert (built(name).parent / icon["href"]).resolve().is_file()
@@ -245,3 +245,15 @@ def test_a_page_is_mended_once():
     assert 'role="listitem"' in mended and "x &amp; y" in mended
     assert "<script>if (a < b && c) {}</script>" in mended
     assert accessible(mended) == mended
+
+
+def test_the_index_page_leads_on_and_has_an_icon(tmp_path):
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "_static" / "theme.html").write_text("<pre></pre>")
+    (tmp_path / "index.html").write_text('<meta http-equiv="Refresh" content="0; url=book/intro.html" />\n')
+    for _ in range(2):
+        mend_site(tmp_path)
+        soup = BeautifulSoup((tmp_path / "index.html").read_text(), "html.parser")
+        assert soup.find("meta", attrs={"http-equiv": "Refresh"})["content"] == "0; url=book/intro.html"
+        assert len(soup.find_all("link", rel="icon")) == 1 and soup.html["lang"] == "en"
+    assert (tmp_path / "_static" / "theme.html").read_text() == "<pre></pre>"
