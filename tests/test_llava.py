@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 
 import pytest
@@ -74,6 +75,60 @@ def test_captions_do_not_depend_on_the_batch_and_are_kept(llava, tuples, tmp_pat
     llava.caption(tuples.safe_images, cache=cache, max_new_tokens=3)
     llava.caption(tuples.unsafe_images, cache=cache)
     assert cache.misses == 3
+
+
+def other_activation(llava):
+    for layer in llava.model.model.language_model.layers:
+        layer.mlp.act_fn = torch.nn.ReLU()
+
+
+def other_pixels(llava):
+    llava.pixels = dataclasses.replace(llava.pixels, mean=(0.0, 0.9, 0.5))
+
+
+def other_question(llava):
+    llava.processor.chat_template = llava.processor.chat_template.replace("<s>", "<s>red ")
+
+
+def other_words(llava):
+    decode = llava.processor.tokenizer.batch_decode
+    llava.processor.tokenizer.batch_decode = lambda *a, **k: [text.upper() for text in decode(*a, **k)]
+
+
+def other_end(llava):
+    llava.model.generation_config.eos_token_id = 7
+
+
+def other_feature_layer(llava):
+    llava.model.config.vision_feature_layer = -1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [other_activation, other_pixels, other_question, other_words, other_end, other_feature_layer],
+)
+def test_captions_of_another_llava_of_the_same_weights_are_not_believed(
+    llava, base, tuples, tmp_path, change
+):
+    other = mini_llava(0, visual=base.model.visual)
+    change(other)
+    assert other.weights_hash() == llava.weights_hash()
+    images, options = tuples.safe_images[:2], {"max_new_tokens": 8}
+    llava.caption(images, cache=tmp_path, **options)
+    plain = other.caption(images, **options)
+    assert other.caption(images, cache=tmp_path, **options) == plain
+    assert other.caption(images, cache=str(tmp_path), **options) == plain
+    # Kept are the ids, so that a tokenizer alone needs no other result.
+    assert uwm.Cache(tmp_path).size()[0] == (1 if change is other_words else 2)
+
+
+def test_captions_need_a_cache_that_can_be_written(llava, tuples, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Llava, "_generate", None)
+    with pytest.raises(uwm.UwmError, match="cannot be written"):
+        llava.caption(tuples.safe_images, cache=tmp_path / "file")
+    with pytest.raises(uwm.UwmError, match="give a Cache, or the path"):
+        llava.caption(tuples.safe_images, cache=7)
 
 
 def test_the_folder_loads_by_the_call_that_loads_llava(llava, tuples, tmp_path):
