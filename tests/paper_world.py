@@ -20,7 +20,13 @@ CONCEPTS = ("violence", "weapons")
 SIDE = 32
 VISION = {"image_size": SIDE, "patch_size": 16, "width": 32, "layers": 2, "head_width": 16}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
-PIXELS = {"size": SIDE, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+PIXELS = {
+    "size": SIDE,
+    "mean": [0.5] * 3,
+    "std": [0.5] * 3,
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
 
 
 def write_models(folder: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 
 import numpy as np
 import pytest
@@ -39,6 +40,17 @@ def test_agreement_prints_one_fixed_line(stored, capsys, check):
     nudged = {key: value + 0.3 for key, value in VALUES.items()}
     check(nudged)
     assert capsys.readouterr().out == "reference check trial: 4 of 4 values agree (tolerance 0.5 points)\n"
+
+
+def test_a_value_off_by_the_tolerance_itself_fails(tmp_path, check):
+    # In floats the one difference is a little less than half a point, the other a little more: both are half a point.
+    assert 0.7 - 0.2 < 0.5 < 1.1 - 0.6
+    for want, got in ((0.2, 0.7), (0.7, 0.2), (0.6, 1.1), (4.0, 4.5)):
+        R.update_references("trial", {"a": want}, params=PARAMS, folder=tmp_path)
+        with pytest.raises(UwmError, match="1 of 1"):
+            check({"a": got})
+        inside = got - math.copysign(1e-6, got - want)
+        check({"a": inside})
 
 
 @pytest.mark.parametrize("key", VALUES)
@@ -194,6 +206,42 @@ def test_result_files_that_are_none(tmp_path, content, hint):
         path.write_text(content)
     with pytest.raises(UwmError, match=hint):
         results.load_results(path)
+
+
+def test_the_commit_of_a_changed_checkout_says_so(tmp_path, monkeypatch):
+    def git(*arguments):
+        options = ["-c", "user.name=a", "-c", "user.email=a@b", "-C", tmp_path]
+        return subprocess.run(
+            ["git", *options, *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    module = tmp_path / "uwmlib" / "reporting" / "results.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("a = 1\n")
+    monkeypatch.setattr(results, "__file__", str(module))
+    assert results.git_hash() is None
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    commit = git("rev-parse", "HEAD")
+    assert results.git_hash() == commit
+    (tmp_path / "note.txt").write_text("not tracked")
+    assert results.git_hash() == commit
+    module.write_text("a = 2\n")
+    assert results.git_hash() == f"{commit}+changes"
+    (tmp_path / ".git" / "index").write_bytes(b"damaged")
+    assert results.git_hash() == f"{commit}+changes"
+
+
+def test_results_do_not_replace_what_is_read_only_and_follow_links(tmp_path):
+    (tmp_path / "kept.json").write_text("{}")
+    (tmp_path / "link.json").symlink_to("kept.json")
+    results.save_results("trial", {"a": 1}, params={}, path=tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "kept.json").read_text())["values"] == {"a": 1}
+    (tmp_path / "kept.json").chmod(0o444)
+    with pytest.raises(UwmError, match="read-only"):
+        results.save_results("trial", {"a": 2}, params={}, path=tmp_path / "link.json")
 
 
 def test_flatten():

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from uwmlib.errors import UwmError
+from uwmlib.files import load_tensors, save_tensors, sha256_of_file
 from uwmlib.mini.web import web_batch
+from uwmlib.models import mini
 from uwmlib.models.mini import wrap_mini
 from uwmlib.models.mini_architectures import bare_model
-from uwmlib.training import optimisation, train
+from uwmlib.training import optimisation, recipes, train
 from uwmlib.training.contrastive import normalised_pixels, pairwise_sigmoid, symmetric_infonce, web_loss
 from uwmlib.training.optimisation import one_cycle, optimise
 from uwmlib.training.safe_clip import WEIGHTS, eight_losses, safe_clip_loss
@@ -129,6 +134,24 @@ def test_checkpoint_of_another_recipe_is_refused(tmp_path, monkeypatch):
         )  # fmt: skip
 
 
+def test_gradients_are_clipped_to_a_norm_of_one(tmp_path):
+    # AdamW forgets the scale of a constant gradient, so the second gradient is a hundred times the first.
+    model = torch.nn.Linear(2, 1, bias=False)
+    start = model.weight.detach().clone().double()[0]
+    slopes = [torch.tensor([0.3, 0.4]), torch.tensor([40.0, -30.0])]
+    optimise(
+        model, lambda step: (model.weight[0] * slopes[step]).sum(), steps=2, learning_rate=0.1, weight_decay=0.0,
+        checkpoint=tmp_path / "x.safetensors", recipe={}, progress=False,
+    )  # fmt: skip
+    m = v = torch.zeros(2, dtype=torch.float64)
+    want = start
+    for step, slope in enumerate((slopes[0].double(), slopes[1].double() / 50), start=1):
+        m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
+        rate = one_cycle(step - 1, 2, peak=0.1)
+        want = want - rate * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+    assert model.weight[0].tolist() == pytest.approx(want.tolist(), abs=1e-5)
+
+
 def test_exploding_loss_is_reported(tmp_path):
     model, _ = quadratic()
     with pytest.raises(UwmError, match="step 0"):
@@ -182,5 +205,106 @@ def test_trained_files_load_and_repeat(tmp_path):
 def test_unknown_recipe_is_refused(tmp_path):
     with pytest.raises(UwmError, match="did you mean 'mini-ViT-L-14'"):
         train("mini-ViT-L14", output=tmp_path)
-    with pytest.raises(UwmError, match="at least one step"):
-        train("mini-ViT-L-14", output=tmp_path, steps=0)
+    for steps in (0, -1, 1.5):
+        with pytest.raises(UwmError, match="at least one step"):
+            train("mini-ViT-L-14", output=tmp_path, steps=steps)
+    for seed in (-1, 2**63, 0.5):
+        with pytest.raises(UwmError, match="seed is"):
+            train("mini-ViT-L-14", output=tmp_path, seed=seed)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A folder with a base of one's own and its record."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    weights = bare_model("mini-ViT-L-14", seed=0).state_dict()
+    save_file(
+        {key: value.contiguous() for key, value in weights.items()}, folder / "mini-ViT-L-14.safetensors"
+    )
+    record = {"sha256": sha256_of_file(folder / "mini-ViT-L-14.safetensors")}
+    (folder / "mini-ViT-L-14.json").write_text(json.dumps(record))
+    return folder / "mini-ViT-L-14.safetensors"
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 64
+    path.write_bytes(content)
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def become_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def become_another(path):
+    save_file({"x": torch.zeros(2)}, path)
+    path.with_suffix(".json").unlink()
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_off, become_a_folder, become_another])
+@pytest.mark.parametrize("name", ["mini-Safe-CLIP", "mini-LLaVA"])
+def test_a_damaged_base_of_ones_own_is_refused(base, damage, name):
+    damage(base)
+    before = sorted(base.parent.iterdir())
+    with pytest.raises(UwmError, match="mini-ViT-L-14"):
+        train(name, output=base.parent, steps=1, progress=False)
+    assert sorted(base.parent.iterdir()) == before
+
+
+def test_a_base_whose_record_is_unreadable_is_refused(base):
+    base.with_suffix(".json").write_text("{")
+    with pytest.raises(UwmError, match="record .*mini-ViT-L-14.json"):
+        train("mini-Safe-CLIP", output=base.parent, steps=1, progress=False)
+
+
+@pytest.mark.parametrize(("damage", "words"), [(flip_a_bit, "sha256 differs"), (Path.unlink, "are missing")])
+def test_a_damaged_shipped_base_is_refused(tmp_path, monkeypatch, damage, words):
+    shutil.copy(mini.WEIGHTS / "mini-ViT-L-14.safetensors", tmp_path)
+    monkeypatch.setattr(mini, "WEIGHTS", tmp_path)
+    damage(tmp_path / "mini-ViT-L-14.safetensors")
+    with pytest.raises(UwmError, match=words):
+        train("mini-Safe-CLIP", output=tmp_path / "out", steps=1, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_outputs_are_checked_before_training(base, monkeypatch):
+    def begin(*_):
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(recipes, "_start", begin)
+    (base.parent / "mini-Safe-CLIP.safetensors").symlink_to(base)
+    with pytest.raises(UwmError, match="would replace what is read from .*mini-ViT-L-14"):
+        train("mini-Safe-CLIP", output=base.parent)
+    (base.parent / "mini-CoCa.json").mkdir()
+    with pytest.raises(UwmError, match="mini-CoCa.json is no file"):
+        train("mini-CoCa", output=base.parent)
+    with pytest.raises(UwmError, match="replace what is read"):
+        train("mini-ViT-B-32", output=mini.WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 12}, {"step": 0}, {"step": -3}, {"step": "5"}, {"step": None}, {"curve": 3}, {"curve": [{}]},
+        {"curve": [3]},
+    ],
+)  # fmt: skip
+def test_a_crafted_checkpoint_is_refused(tmp_path, monkeypatch, change):
+    monkeypatch.setattr(optimisation, "CHECKPOINT_EVERY", 5)
+    path = tmp_path / "c.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run(path, stop_at=8)
+    tensors, facts = load_tensors(path, kind="training-checkpoint")
+    save_tensors(path, tensors, kind="training-checkpoint", metadata=facts | change)
+    with pytest.raises(UwmError, match="remove it to begin again"):
+        run(path)
+    save_tensors(path, {"x": torch.zeros(1)}, kind="training-checkpoint", metadata=facts)
+    with pytest.raises(UwmError, match="does not fit"):
+        run(path)

@@ -16,7 +16,7 @@ import json
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PROJECT = "uwm-book"
 KERNEL = "python3"
 RUNS = "_runs"
+MAX_DEPTH = 20  #: of lists in a file of parameters
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -173,10 +174,7 @@ def read_parameters(path: str | os.PathLike) -> dict[str, Any]:
         raise UwmError(f"{path} is no file but a folder or a pipe: give a YAML file of parameters.")
     try:
         text = Path(path).read_text(encoding="utf-8")
-        events = list(yaml.parse(text, yaml.SafeLoader))
-        # A few lines of references can stand for more than fits into memory.
-        if any(isinstance(event, yaml.AliasEvent) for event in events):
-            raise UwmError(f"{path} repeats a part by reference: write every value out.")
+        _refuse_bombs(path, yaml.parse(text, yaml.SafeLoader))
         root, values = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
     except OSError as error:
         raise UwmError(f"{path} cannot be read ({error.strerror}): check the path.") from error
@@ -341,6 +339,19 @@ def _is_failure(path: Path) -> bool:
         return _read_notebook(path).metadata.papermill.exception is True
     except (UwmError, AttributeError):
         return False
+
+
+def _refuse_bombs(path: str | os.PathLike, events: Iterable[Any]) -> None:
+    """Refuse YAML of which a few lines stand for more than fits into memory, or take minutes to read."""
+    depth = 0
+    for event in events:
+        kind = type(event).__name__
+        if kind == "AliasEvent":
+            raise UwmError(f"{path} repeats a part by reference: write every value out.")
+        depth += kind.endswith(("SequenceStartEvent", "MappingStartEvent"))
+        depth -= kind.endswith(("SequenceEndEvent", "MappingEndEvent"))
+        if depth > MAX_DEPTH:
+            raise UwmError(f"{path} nests more than {MAX_DEPTH} levels: write one `name: value` to a line.")
 
 
 def _prepared(node: NotebookNode, values: Mapping[str, Any], *, source: Path, target: Path) -> NotebookNode:
