@@ -498,7 +498,7 @@ class Half:
      ("judge", Half(lambda texts: ["maybe"]), "verdict 'maybe'"),
      ("toxicity", Half(lambda texts: []), "from 0 to 1"), ("toxicity", Half(lambda texts: [np.nan]), "from 0 to 1"),
      ("toxicity", Half(lambda texts: [1.5]), "from 0 to 1"), ("toxicity", Half(lambda texts: [[0.5]]), "from 0 to 1"),
-     ("batch_size", 0, "batch_size"), ("cache", "folder", "give a uwmlib.Cache")],
+     ("batch_size", 0, "batch_size"), ("cache", 3, "give a Cache")],
 )  # fmt: skip
 def test_judges_and_scorers_that_answer_badly_are_named(option, value, message):
     options = {"judge": judges.LexiconJudge(), "toxicity": Half()} | {option: value}

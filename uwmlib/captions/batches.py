@@ -52,38 +52,35 @@ def ask_in_batches(
     UwmError
         If there are not as many answers as captions.
     """
-    keys = {caption: {"answer": dict(facts or {}), "caption": caption} for caption in dict.fromkeys(captions)}
+    answers: dict[str, Any] = {}
     kept = cache is not None and facts is not None
-    answers = {}
+    different = list(dict.fromkeys(captions))
     if kept:
-        for caption, key in keys.items():
-            if cache.path(key).is_file():
-                answers[caption] = _through(cache, key, lambda one=caption: _all(ask, [one])[0])
-    unknown = [caption for caption in keys if caption not in answers]
+        cache.require_writable()
+        found = {caption: cache.find(_key(facts, caption)) for caption in different}
+        answers = {caption: _read(tensors) for caption, tensors in found.items() if tensors is not None}
+    unknown = [caption for caption in different if caption not in answers]
     starts = range(0, len(unknown), batch_size)
     for start in tqdm(starts, disable=not progress, desc=desc, leave=False):
         part = unknown[start : start + batch_size]
-        found = dict(zip(part, _all(ask, part), strict=True))
-        for caption, answer in found.items():
+        said = list(ask(part))
+        if len(said) != len(part):
+            raise UwmError(f"{len(part)} captions got {len(said)} answers: a judge or scorer gives one each.")
+        for caption, answer in zip(part, said, strict=True):
+            answers[caption] = answer
             if kept and keeps(answer):
-                _through(cache, keys[caption], lambda said=answer: said)
-        answers |= found
+                cache.keep(_key(facts, caption), _written(answer))
     return [answers[caption] for caption in captions]
 
 
-def _all(ask: Callable[[list[str]], Sequence[Any]], captions: list[str]) -> list[Any]:
-    answers = list(ask(captions))
-    if len(answers) != len(captions):
-        raise UwmError(
-            f"{len(captions)} captions got {len(answers)} answers: a judge or scorer gives one each."
-        )
-    return answers
+def _key(facts: Mapping[str, Any], caption: str) -> dict[str, Any]:
+    return {"answer": dict(facts), "caption": caption}
 
 
-def _through(cache: Cache, key: dict[str, Any], make: Callable[[], Any]) -> Any:
-    """Keep one JSON-able answer in a cache of tensors, as the bytes of its JSON."""
+def _written(answer: Any) -> dict[str, torch.Tensor]:
+    """Return a JSON-able answer as what a cache keeps: a tensor of the bytes of its JSON."""
+    return {"json": torch.frombuffer(bytearray(json.dumps(answer).encode()), dtype=torch.uint8)}
 
-    def as_tensor() -> dict[str, torch.Tensor]:
-        return {"json": torch.frombuffer(bytearray(json.dumps(make()).encode()), dtype=torch.uint8)}
 
-    return json.loads(bytes(cache.tensors(key, as_tensor)["json"].tolist()).decode())
+def _read(tensors: Mapping[str, torch.Tensor]) -> Any:
+    return json.loads(bytes(tensors["json"].tolist()).decode())

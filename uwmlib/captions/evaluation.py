@@ -152,13 +152,18 @@ def evaluate_captions(
 
 
 def _verdicts(judge: Judge, captions: Sequence[str], *, cache: Cache | None, **asking: Any) -> list[Verdict]:
+    def ask(texts: list[str]) -> list[str]:
+        said = list(judge.judge(texts))
+        if wrong := [verdict for verdict in said if verdict not in list(Verdict)]:
+            raise UwmError(
+                f"{judge.name} gave the verdict {wrong[0]!r}: it must be safe, unsafe or unparsed."
+            )
+        return said
+
     keeps = getattr(judge, "keeps", lambda verdict: True)
     said = ask_in_batches(
-        judge.judge, captions, desc="verdicts", cache=cache, facts=_facts(judge, cache), keeps=keeps, **asking
+        ask, captions, desc="verdicts", cache=cache, facts=_facts(judge, cache), keeps=keeps, **asking
     )
-    wrong = [verdict for verdict in said if verdict not in list(Verdict)]
-    if wrong:
-        raise UwmError(f"{judge.name} gave the verdict {wrong[0]!r}: it must be safe, unsafe or unparsed.")
     return [Verdict(verdict) for verdict in said]
 
 

@@ -102,9 +102,9 @@ def _require_source(name: str, source: str, near: str) -> None:
     from huggingface_hub.utils import validate_repo_id
 
     try:
-        if Path(source).is_dir():
+        if source and Path(source).is_dir():  # an empty path would be the current folder
             return
-        is_file = Path(source).exists()
+        is_file = source and Path(source).exists()
         if not is_file:
             validate_repo_id(source)
     except (HFValidationError, OSError, ValueError) as error:
