@@ -90,20 +90,6 @@ def test_unknown_figure_is_refused(vlm, tuples):
         uwm.evaluate(vlm, tuples).interval("zs_mean")
 
 
-def test_profiles():
-    mini = uwm.profile("mini")
-    assert (mini.base, mini.data, len(mini.zero_shot)) == ("mini-ViT-L-14", "mini-visu", 17)
-    assert uwm.profile("mini", base="other", data="").base == "other"
-    assert uwm.profile("paper", data="pairs.jsonl").safe_weights.endswith("safeclip_vit-l_14")
-    assert uwm.profile("paper", data="pairs.jsonl", safe="open_clip:ViT-B-32").safe_weights == ""
-    assert mini.load_safe().name == "mini-Safe-CLIP"
-    with pytest.raises(uwm.UwmError, match="withheld"):
-        uwm.profile("paper")
-    assert uwm.profile("paper", data="pairs.jsonl").zero_shot == ()
-    with pytest.raises(uwm.UwmError, match="did you mean 'mini'"):
-        uwm.profile("mimi")
-
-
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8", None])
 def test_batch_sizes_below_one_are_refused(vlm, tuples, batch_size):
     with pytest.raises(uwm.UwmError, match="whole number of at least 1"):
@@ -123,14 +109,6 @@ def test_batch_sizes_below_one_are_refused(vlm, tuples, batch_size):
 def test_a_name_in_place_of_what_it_names_is_refused(vlm, tuples, changes, words):
     with pytest.raises(uwm.UwmError, match=words):
         uwm.evaluate(**({"vlm": vlm, "tuples": tuples} | changes))
-
-
-@pytest.mark.parametrize(
-    ("name", "parts"), [("mini", {"foo": "x"}), ("mini", {"zero_shot": ("x",)}), (None, {})]
-)
-def test_unknown_profiles_and_parts_are_refused(name, parts):
-    with pytest.raises(uwm.UwmError, match="no part|no profile"):
-        uwm.profile(name, **parts)
 
 
 @pytest.mark.parametrize("texts", ["abcd", [], None, [1, 2]])
