@@ -17,6 +17,7 @@ from uwmlib.torchvision_shim import import_torchvision
 
 WORDS = ("red", "blue", "house", "tree", "dog", "near", "under", "small", "large", "road")
 CONCEPTS = ("violence", "weapons")
+UNSAFE = "grimword"  # stands in every unsafe caption, and nowhere else
 SIDE = 32
 VISION = {"image_size": SIDE, "patch_size": 16, "width": 32, "layers": 2, "head_width": 16}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
@@ -51,10 +52,10 @@ def write_pairs(folder: Path, *, n: int) -> Path:
     rows = []
     for i in range(n):
         row = {"concept": CONCEPTS[i % 2]}
-        for side, light in (("safe", 0), ("unsafe", 80)):
+        for side, light, marks in (("safe", 0, []), ("unsafe", 80, [UNSAFE])):
             _write_noise(folder / f"{i}-{side}.png", rng, light)
             row[f"{side}_image"] = f"{i}-{side}.png"
-            row[f"{side}_text"] = " ".join(rng.choice(WORDS, rng.integers(2, 7)))
+            row[f"{side}_text"] = " ".join([*marks, *rng.choice(WORDS, rng.integers(2, 7))])
         rows.append(row)
     manifest = folder / "pairs.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -130,3 +131,53 @@ def _write_tower(folder: Path, vision: Any) -> None:
     text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     torch.manual_seed(6)
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision.to_dict())).save_pretrained(folder)
+
+
+def write_sets(folder: Path) -> None:
+    """Two sets of noise: one of a name of the paper, with a class that no image shows, and one of a single class."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    for name, shown, classes in (("oxford_pets", 3, ["cat", "dog", "bird", "fish"]), ("roads", 1, ["road"])):
+        rows = ["image,label"]
+        for i in range(6):
+            _write_noise(folder / f"{name}-{i}.png", rng, 0)
+            rows.append(f"{name}-{i}.png,{classes[i % shown]}")
+        (folder / f"{name}.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        (folder / f"{name}.json").write_text(json.dumps({"classes": classes}), encoding="utf-8")
+
+
+def block_network(folder: Path) -> Path:
+    """Write a module that every Python which finds it loads first: it allows this machine alone; return its log."""
+    log = folder / "refused.txt"
+    folder.mkdir(parents=True)
+    (folder / "sitecustomize.py").write_text(_BLOCK.format(log=str(log)), encoding="utf-8")
+    return log
+
+
+_BLOCK = """
+import socket
+
+LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "")
+connect, resolve = socket.socket.connect, socket.getaddrinfo
+
+
+def refuse(host):
+    with open({log!r}, "a") as file:
+        file.write(f"{{host}}\\n")
+    raise OSError(f"the network is blocked: {{host}}")
+
+
+def guarded_connect(self, address):
+    if self.family != socket.AF_UNIX and address[0] not in LOCAL:
+        refuse(address[0])
+    return connect(self, address)
+
+
+def guarded_resolve(host, *args, **kwargs):
+    if host is not None and host not in LOCAL:
+        refuse(host)
+    return resolve(host, *args, **kwargs)
+
+
+socket.socket.connect, socket.getaddrinfo = guarded_connect, guarded_resolve
+"""
