@@ -226,7 +226,7 @@ def _observer(
 ) -> Callable[[Site, torch.Tensor], None]:
     def observe(site: Site, z: torch.Tensor) -> None:
         norm, std = token_statistics(z.float(), mask)  # [2B, T, in] -> two of [2B, in]
-        if not torch.isfinite(norm).all():
+        if not torch.isfinite(norm.amax()):  # not below 0, so this asks for every one of them
             raise UwmError(f"{site.name} has NaN or infinite inputs in {where}: check those, or use float32.")
         scores.sums[site.name].add(norm, std, magnitudes[site])
 

@@ -20,6 +20,8 @@ VARIANTS = ("released", "paper", "unsafe-only", "difference")
 EPSILON = 1e-8
 # A row of zero weights receives nothing from either partner; this makes its ratio 1 instead of 0/0.
 TINY = 1e-30
+# Numbers that are reduced together on a processor: 6 MiB of float32.
+CHUNK = 3 * 2**19
 
 
 def token_statistics(z: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,21 +51,37 @@ def token_statistics(z: torch.Tensor, mask: torch.Tensor | None = None) -> tuple
     if (count < 2).any():
         sample = int((count < 2).flatten().nonzero()[0])
         raise UwmError(f"Sample {sample} has fewer than two tokens, so no standard deviation: leave it out.")
-    mean, variance = torch.empty_like(z[:, 0]), torch.empty_like(z[:, 0])
-    # One sample fits a processor's cache and a batch does not: several times faster than all at once.
-    chunk = 1 if z.device.type == "cpu" else len(z)
+    if keep is not None:
+        length = int(mask.any(dim=0).nonzero()[-1]) + 1  # short captions leave most of a context unused
+        z, keep = z[:, :length], keep[:, :length]
+    mean, rest, squares = (z.new_empty(len(z), z.shape[2]) for _ in range(3))
+    chunk = _samples_at_once(z)
     work = torch.empty_like(z[:chunk])
     for start in range(0, len(z), chunk):
         part = slice(start, start + chunk)
-        tokens = z[part] if keep is None else work.copy_(z[part]).masked_fill_(~keep[part], 0)
-        mean[part] = tokens.sum(dim=1) / count[part]  # [b, T, in] -> [b, in]
-        torch.sub(tokens, mean[part].unsqueeze(1), out=work)
+        tokens, deviations = z[part], work[: len(z[part])]
         if keep is not None:
-            work.masked_fill_(~keep[part], 0)
-        variance[part] = work.square_().sum(dim=1) / (count[part] - 1)
-    std = variance.sqrt_() + EPSILON
-    norm = ((count - 1) * std.square() + count * mean.square()).sqrt()
-    return norm, std
+            tokens = deviations.copy_(tokens).masked_fill_(~keep[part], 0)
+        torch.sum(tokens, dim=1, out=mean[part])  # [b, T, in] -> [b, in]
+        torch.sub(tokens, mean[part].div_(count[part]).unsqueeze(1), out=deviations)
+        if keep is not None:
+            deviations.masked_fill_(~keep[part], 0)
+        torch.sum(deviations, dim=1, out=rest[part])
+        torch.sum(deviations.square_(), dim=1, out=squares[part])
+    # The mean is rounded, so the deviations do not sum to zero: what is left of it belongs to the mean.
+    mean.addcdiv_(rest, count)
+    variance = squares.addcdiv_(rest.square_(), count, value=-1).clamp_min_(0).div_(count - 1)
+    std = variance.sqrt_().add_(EPSILON)
+    return torch.hypot((count - 1).sqrt() * std, mean.mul_(count.sqrt())), std
+
+
+def _samples_at_once(z: torch.Tensor) -> int:
+    """Return how many samples of z [B, T, in] are reduced together.
+
+    Few enough that a processor's cache holds them from one reduction to the next, and enough that the threads
+    seldom wait for one another, which costs most where another process takes a core.
+    """
+    return max(1, CHUNK // z[0].numel()) if z.device.type == "cpu" else len(z)
 
 
 def received(norm: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
@@ -79,7 +97,7 @@ def received(norm: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
     -------
     FloatTensor, shape [B, out], greater than 0
     """
-    return (norm @ magnitude.T / magnitude.shape[1]).clamp_min_(TINY)
+    return (norm @ magnitude.T).div_(magnitude.shape[1]).clamp_min_(TINY)
 
 
 def emitted(magnitude: torch.Tensor) -> torch.Tensor:
