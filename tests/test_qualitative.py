@@ -188,6 +188,16 @@ def test_figure_names_what_it_shows(tuples, found, query):
         assert np.array_equal(shown_pictures(figure)[0], tuples.safe_images[0])
 
 
+def test_captions_and_names_with_dollars_are_drawn_as_they_are(tuples, found):
+    caption = r"$\frac{$ for $5"
+    mine = replace(tuples, unsafe_texts=[caption] * 4)
+    figure = show_retrieved(mine, [0, 1], {"$A$": found["A"]}, query="text", side="unsafe")
+    figure.canvas.draw()
+    drawn = [text for ax in figure.axes for text in (*ax.texts, ax.title)]
+    shown = [text._preprocess_math(text.get_text()) for text in drawn if "$" in text.get_text()]
+    assert {(text.replace("\n", " "), math) for text, math in shown} == {(caption, False), ("$A$", False)}
+
+
 @pytest.mark.parametrize("name", ["visu.csv", "mini-visu", "mini-mine.csv"])
 @pytest.mark.parametrize("query", ["text", "image"])
 @pytest.mark.parametrize("side", ["safe", "unsafe"])

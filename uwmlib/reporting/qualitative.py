@@ -261,7 +261,7 @@ def show_retrieved(
                 _draw(ax, tuples, index, modality=OTHER[query], safe=safe, blur=blur)
                 _frame(ax, safe=safe, partner=bool(hits.partner[at]))
         for ax, title in zip(axes[0], (f"{side} query", *found), strict=True):
-            ax.set_title(title, fontsize=11, fontweight="bold")
+            ax.set_title(plots.plain(title), fontsize=11, fontweight="bold")
     return figure
 
 
@@ -304,7 +304,7 @@ def _patches(picture: np.ndarray) -> np.ndarray:
 
 def _write(ax: Axes, text: str) -> None:
     lines = textwrap.wrap(text, 19, max_lines=9, placeholder=" …")
-    ax.text(0.5, 0.5, "\n".join(lines), ha="center", va="center", fontsize=9, linespacing=1.15)
+    ax.text(0.5, 0.5, plots.plain("\n".join(lines)), ha="center", va="center", fontsize=9, linespacing=1.15)
 
 
 def _plain_frame(ax: Axes) -> None:
