@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from itertools import combinations
 
 import matplotlib
@@ -137,6 +138,14 @@ def test_heatmap_of_a_mask_has_two_shades():
         plots.heatmap(np.zeros(3), label="x")
 
 
+@pytest.mark.parametrize(
+    "matrix", [None, "ab", [[1, 2], [3]], np.zeros((0, 2)), [[math.nan]], [[math.inf]], [[1j]]]
+)
+def test_heatmaps_of_no_numbers_are_refused(matrix):
+    with pytest.raises(UwmError, match="heatmap"):
+        plots.heatmap(matrix, label="x")
+
+
 def pairs(name="mini-visu/test"):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     return Tuples(
@@ -165,6 +174,11 @@ def test_tuples_are_shown_pixel_by_pixel_with_their_captions():
     for wrong in ([], [3], [-1]):
         with pytest.raises(UwmError, match="0 to 2"):
             plots.show_tuples(tuples, wrong)
+    for wrong in ([0.5], ["0"], [True], [[0]], None, 0, "0"):
+        with pytest.raises(UwmError, match="whole numbers"):
+            plots.show_tuples(tuples, wrong)
+    with pytest.raises(UwmError, match="load_tuples"):
+        plots.show_tuples("mini-visu", [0])
 
 
 @pytest.mark.parametrize(

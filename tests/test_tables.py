@@ -271,3 +271,21 @@ def test_captions_name_every_unit(keys, unit):
     two = {"rouge_l", "bleu", "meteor", "bias_text"}
     shown = table.frame.iloc[0]
     assert [cell.startswith("0.50") for cell in shown] == [key in two for key in keys]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"frame": frame}, "DataFrame") for frame in (None, [[1]], {"a": [1]})]
+    + [({"caption": caption}, "caption") for caption in (None, 3, " ", "a\nb", "a\rb", "a\u2028b")]
+    + [({"name": name}, "label") for name in (None, 3, "", "A b", "tab-x\n")]
+    + [({"digits": digits}, "whole number") for digits in (None, -1, 1.5, "1", True)],
+)
+def test_tables_of_other_kinds_are_refused(changes, words):
+    with pytest.raises(UwmError, match=words):
+        Table(**{"frame": TRIAL.frame, "caption": "c", "name": "tab-x"} | changes)
+
+
+def test_cells_may_hold_anything():
+    odd = [np.array([1, 2]), None, pd.NA, pd.NaT, float("inf"), {"a": 1}, (1, 2)]
+    found = cells_of(parse(Table(pd.DataFrame({"x": odd}), "c", "tab-x").to_myst()))
+    assert [cell for _, cell in found[1:]] == ["[1 2]", "–", "–", "–", "inf", "{'a': 1}", "(1, 2)"]

@@ -13,14 +13,18 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from uwmlib.errors import UwmError
+from uwmlib.metrics.tensors import as_tensor
+from uwmlib.options import whole_numbers
 from uwmlib.reporting.measured import Measured, measured
 from uwmlib.reporting.tables import LABELS
+from uwmlib.tuples.tuples import require_tuples
 
 PREFERENCE_KEYS = ("p_s_t", "p_u_t", "p_s_v", "p_u_v")
 WIDTH = 6.4  # inches, 640 pixels at the 100 dots per inch of a notebook
@@ -269,9 +273,15 @@ def heatmap(
     Raises
     ------
     UwmError
-        If the matrix is not two-dimensional or empty.
+        If the matrix is not two-dimensional or empty, or holds something but booleans, finite numbers and NaN for
+        what is missing.
     """
-    values = np.asarray(matrix.detach().cpu() if hasattr(matrix, "detach") else matrix)
+    values = as_tensor("A heatmap's matrix", matrix).cpu()
+    values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy has none
+    if np.iscomplexobj(values) or np.isinf(values).any() or (values.size and np.isnan(values).all()):
+        raise UwmError(
+            "A heatmap's matrix holds infinite or complex numbers, or NaN alone: give finite ones."
+        )
     if values.ndim != 2 or values.size == 0:
         raise UwmError(f"A heatmap needs a matrix [out, in], not the shape {list(values.shape)}.")
     is_mask = values.dtype == bool
@@ -312,10 +322,10 @@ def show_tuples(
     UwmError
         If no index is given or one is out of range.
     """
-    if not len(indices) or not all(0 <= index < len(tuples) for index in indices):
-        raise UwmError(
-            f"The indices {list(indices)} must name tuples 0 to {len(tuples) - 1}: give at least one."
-        )
+    require_tuples(tuples)
+    indices = whole_numbers(indices, "The indices")
+    if not indices or not all(0 <= index < len(tuples) for index in indices):
+        raise UwmError(f"The indices {indices} must name tuples 0 to {len(tuples) - 1}: give at least one.")
     shown = tuples.harmless if show_unsafe is None else show_unsafe
     with style():
         figure, axes = plt.subplots(

@@ -11,9 +11,11 @@ from itertools import zip_longest
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from uwmlib.errors import UwmError
+from uwmlib.options import whole_number
 from uwmlib.reporting.measured import SIGNAL_KEYS, Measured, measured
 
 LABELS = {
@@ -79,7 +81,10 @@ class Table:
     digits: int = 1
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9-]*", self.name):
+        if not isinstance(self.frame, pd.DataFrame) or not isinstance(self.caption, str):
+            raise UwmError(f"Table {self.name!r} needs a DataFrame and a caption of text: give both.")
+        whole_number(self.digits, "digits", least=0)
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", str(self.name)):
             raise UwmError(f"{self.name!r} cannot label a table: use lower-case letters, digits and hyphens.")
         if not self.caption.strip() or LINE_BREAKS.search(self.caption.strip()):
             raise UwmError(f"Table {self.name} needs a caption of one paragraph on one line.")
@@ -230,7 +235,7 @@ def _count(n: int) -> str:
 
 
 def _text(value: Any, digits: int) -> str:
-    if value is None or value != value:  # None or NaN
+    if np.ndim(value) == 0 and pd.isna(value):
         return MISSING
     return (
         f"{value:.{digits}f}" if isinstance(value, Real) and not isinstance(value, Integral) else str(value)
