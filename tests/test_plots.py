@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from itertools import combinations
 
 import matplotlib
@@ -12,12 +14,13 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 from PIL import Image
 
 from uwmlib.errors import UwmError
 from uwmlib.metrics.signal_detection import SignalDetection
 from uwmlib.paper.values import paper_table
-from uwmlib.reporting import plots
+from uwmlib.reporting import plots, sweeps
 from uwmlib.reporting.measured import Measured
 from uwmlib.tuples import Tuples
 
@@ -135,6 +138,14 @@ def test_heatmap_of_a_mask_has_two_shades():
         plots.heatmap(np.zeros(3), label="x")
 
 
+@pytest.mark.parametrize(
+    "matrix", [None, "ab", [[1, 2], [3]], np.zeros((0, 2)), [[math.nan]], [[math.inf]], [[1j]]]
+)
+def test_heatmaps_of_no_numbers_are_refused(matrix):
+    with pytest.raises(UwmError, match="heatmap"):
+        plots.heatmap(matrix, label="x")
+
+
 def pairs(name="mini-visu/test"):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     return Tuples(
@@ -163,6 +174,42 @@ def test_tuples_are_shown_pixel_by_pixel_with_their_captions():
     for wrong in ([], [3], [-1]):
         with pytest.raises(UwmError, match="0 to 2"):
             plots.show_tuples(tuples, wrong)
+    for wrong in ([0.5], ["0"], [True], [[0]], None, 0, "0"):
+        with pytest.raises(UwmError, match="whole numbers"):
+            plots.show_tuples(tuples, wrong)
+    with pytest.raises(UwmError, match="load_tuples"):
+        plots.show_tuples("mini-visu", [0])
+
+
+@pytest.mark.parametrize(
+    "text", ["costs $5 to $6", r"$\frac{$", r"\$5 and \\$6", "$$", "one $", r"$x_1$ {} % # ^"]
+)
+def test_text_of_others_is_drawn_letter_by_letter(text):
+    tuples = dataclasses.replace(pairs(), safe_texts=[text] * 3)
+    figure = plots.show_tuples(tuples, [0])
+    figure.canvas.draw()
+    label = figure.axes[0].xaxis.label
+    assert label._preprocess_math(label.get_text()) == (text, False)
+
+
+def drawn_with(name):
+    """Every figure that shows names which users choose, with this one in each place."""
+    rates = dict.fromkeys(("zs_mean", "gs", name), 50.0)
+    both = {"CLIP": rates, name: rates}
+    yield plots.preferences_bars(both, keys=["gs", name]).figure
+    yield plots.tradeoff(both, knowledge=name).figure
+    yield plots.sensitivity_bias_plane({name: {"CLIP": (1.0, 0.0), name: (2.0, 0.0)}})
+    yield plots.zeroshot_slopes({"CLIP": {name: 1.0}, name: {name: 2.0}})
+    yield sweeps.change_dots({name: {name: {name: 1.0}}})
+
+
+def test_names_with_dollars_are_drawn_as_names():
+    name = r"a$\frac{$b"
+    for figure in drawn_with(name):
+        figure.canvas.draw()
+        texts = [text for text in figure.findobj(Text) if "frac" in text.get_text()]
+        drawn = {text._preprocess_math(text.get_text()) for text in texts}
+        assert (name, False) in drawn and drawn <= {(name, False), (f"{name} (%)", False)}
 
 
 def test_real_unsafe_content_is_not_drawn_unless_asked_for():

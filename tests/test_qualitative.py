@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -90,11 +91,43 @@ def test_ties_count_as_unsafe_and_then_go_to_the_lower_index():
         ({"k": 81}, "ask for rows and a k"),
         ({"rows": [40]}, "ask for rows and a k"),
         ({"rows": [-1]}, "ask for rows and a k"),
+        ({"query": ["text"]}, "name one of each"),
+        *(({"k": k}, "whole number") for k in (1.5, "1", None, True)),
+        *(
+            ({"rows": rows}, "whole numbers")
+            for rows in ([0.5], ["0"], [True], [None], [[0, 1]], "a", 3, {}, np.array([1.7]))
+        ),
     ],
 )
 def test_what_is_not_there_is_refused(parts, asked, message):
     with pytest.raises(uwm.UwmError, match=message):
         retrieve(parts, **({"query": "text", "side": "safe"} | asked))
+
+
+def test_embeddings_that_are_not_all_there_are_refused(parts):
+    for wrong in (None, {"safe_text": parts["safe_text"]}):
+        with pytest.raises(uwm.UwmError, match="embed_tuples"):
+            retrieve(wrong, query="text", side="safe")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"matching": matching}
+        for matching in (None, [0, 1], np.array([0.5, 0.0]), "ab", np.ones((2, 2), bool), 3)
+    ]
+    + [{what: value} for what in ("n", "seed") for value in (-1, 1.5, "2", None, True)],
+)
+def test_examples_are_drawn_of_booleans_by_whole_numbers(changes):
+    with pytest.raises(uwm.UwmError, match="|".join(changes)):
+        choose_examples(**{"matching": np.array([True, False]), "n": 1, "seed": 0} | changes)
+
+
+def test_items_a_billionth_apart_are_no_tie():
+    far, near = (torch.tensor([[math.cos(a), math.sin(a)]], dtype=torch.float64) for a in (0.8, 0.8 - 1e-9))
+    query = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    found = retrieve({"safe_text": query, "safe_image": near, "unsafe_image": far}, query="text", side="safe")
+    assert found.safe.tolist() == [True]
 
 
 def test_an_embedding_without_a_cosine_is_refused(parts):
@@ -186,6 +219,16 @@ def test_figure_names_what_it_shows(tuples, found, query):
     else:
         assert tuples.unsafe_texts[0] in shown_texts(figure)
         assert np.array_equal(shown_pictures(figure)[0], tuples.safe_images[0])
+
+
+def test_captions_and_names_with_dollars_are_drawn_as_they_are(tuples, found):
+    caption = r"$\frac{$ for $5"
+    mine = replace(tuples, unsafe_texts=[caption] * 4)
+    figure = show_retrieved(mine, [0, 1], {"$A$": found["A"]}, query="text", side="unsafe")
+    figure.canvas.draw()
+    drawn = [text for ax in figure.axes for text in (*ax.texts, ax.title)]
+    shown = [text._preprocess_math(text.get_text()) for text in drawn if "$" in text.get_text()]
+    assert {(text.replace("\n", " "), math) for text, math in shown} == {(caption, False), ("$A$", False)}
 
 
 @pytest.mark.parametrize("name", ["visu.csv", "mini-visu", "mini-mine.csv"])

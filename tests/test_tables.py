@@ -21,7 +21,7 @@ from uwmlib.metrics.safeground import SAFEGROUND_KEYS, safeground
 from uwmlib.metrics.zeroshot import Accuracy, mean_accuracy
 from uwmlib.paper.values import paper_table
 from uwmlib.reporting.measured import Measured, measured, outcomes
-from uwmlib.reporting.tables import LABELS, NBSP, Table, beside, paper_beside_ours, with_interval
+from uwmlib.reporting.tables import LABELS, NBSP, Table, as_text, beside, paper_beside_ours, with_interval
 
 
 def embeddings(n=50, seed=0):
@@ -34,7 +34,7 @@ def embeddings(n=50, seed=0):
 
 def parse(markdown):
     """The docutils tree that MyST makes of a table, as in the book."""
-    extensions = {"colon_fence", "dollarmath"}
+    extensions = {"amsmath", "colon_fence", "dollarmath", "substitution"}
     settings = {"myst_enable_extensions": extensions, "report_level": 1, "halt_level": 2}
     assert MdParserConfig(enable_extensions=extensions).enable_extensions == extensions
     return docutils.core.publish_doctree(markdown, parser=Parser(), settings_overrides=settings)
@@ -104,6 +104,56 @@ def test_html_holds_the_same_cells_with_math_left_to_the_page():
 def test_html_round_trips_any_text(texts):
     table = Table(pd.DataFrame({"x": texts}), "c", "tab-x")
     assert [row[1] for row in Cells(table.to_html()).rows[1:]] == texts
+
+
+HOSTILE = [
+    "costs $5 to $6",
+    "$x$ and $\\href{javascript:x}{y}$",
+    "<img src=x onerror=alert(1)> &amp; <!-- c -->",
+    "{{ secret }} {math}`x` {ref}`y`",
+    "a|b `c` *d* **e** ~~f~~ _g_ [h](javascript:i) ![j](k) [^1] <http://l>",
+    "back\\slash \\| \\$",
+    "one\u2028two",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_of_others_comes_out_letter_by_letter_in_markdown_and_html(text):
+    shown = text.replace("\u2028", " ")
+    table = Table(pd.DataFrame({text: [text]}, index=[text]), f"Of {as_text(text)}, $P_s^t$.", "tab-x")
+    tree = parse(table.to_myst())
+    assert cells_of(tree) == [["", shown], [shown, shown]]
+    (title,) = tree.findall(docutils.nodes.title)
+    assert title.astext() == f"Of {shown}, P_s^t."
+    assert [math.astext() for math in tree.findall(docutils.nodes.math)] == ["P_s^t"]
+    found = {type(node) for node in tree.findall()}
+    assert not found & {
+        docutils.nodes.raw,
+        docutils.nodes.reference,
+        docutils.nodes.image,
+        docutils.nodes.literal,
+    }
+    assert Cells(table.to_html()).rows == [["", text], [text, text]]
+    assert "$" not in table.to_html().split("<thead>")[1].replace("<span>$</span>", "")
+
+
+@given(st.text("ab$|<>&*_`{}[]()!\\:^~# ", min_size=1).filter(lambda text: text == " ".join(text.split())))
+def test_markdown_round_trips_any_text(text):
+    tree = parse(Table(pd.DataFrame({"x": [text]}, index=["row"]), "c", "tab-x").to_myst())
+    assert cells_of(tree)[1][1] == text
+
+
+def test_symbols_stay_mathematics_beside_text():
+    table = Table(pd.DataFrame({"$P_s^t$ of $5": ["$P_s^t$"]}, index=["$x$"]), "c", "tab-x")
+    tree = parse(table.to_myst())
+    assert [math.astext() for math in tree.findall(docutils.nodes.math)] == ["P_s^t", "P_s^t"]
+    assert cells_of(tree) == [["", "P_s^t of $5"], ["$x$", "P_s^t"]]
+
+
+def test_markup_in_a_caption_is_text_but_its_formulas_and_code_stay():
+    table = Table(TRIAL.frame, "A <b>bold</b> {{ word }}, $a<b$ and `<c>`.", "tab-x")
+    (title,) = parse(table.to_myst()).findall(docutils.nodes.title)
+    assert title.astext() == "A <b>bold</b> {{ word }}, a<b and <c>."
 
 
 def test_a_bundle_offers_markdown_html_and_text():
@@ -221,3 +271,21 @@ def test_captions_name_every_unit(keys, unit):
     two = {"rouge_l", "bleu", "meteor", "bias_text"}
     shown = table.frame.iloc[0]
     assert [cell.startswith("0.50") for cell in shown] == [key in two for key in keys]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"frame": frame}, "DataFrame") for frame in (None, [[1]], {"a": [1]})]
+    + [({"caption": caption}, "caption") for caption in (None, 3, " ", "a\nb", "a\rb", "a\u2028b")]
+    + [({"name": name}, "label") for name in (None, 3, "", "A b", "tab-x\n")]
+    + [({"digits": digits}, "whole number") for digits in (None, -1, 1.5, "1", True)],
+)
+def test_tables_of_other_kinds_are_refused(changes, words):
+    with pytest.raises(UwmError, match=words):
+        Table(**{"frame": TRIAL.frame, "caption": "c", "name": "tab-x"} | changes)
+
+
+def test_cells_may_hold_anything():
+    odd = [np.array([1, 2]), None, pd.NA, pd.NaT, float("inf"), {"a": 1}, (1, 2)]
+    found = cells_of(parse(Table(pd.DataFrame({"x": odd}), "c", "tab-x").to_myst()))
+    assert [cell for _, cell in found[1:]] == ["[1 2]", "–", "–", "–", "inf", "{'a': 1}", "(1, 2)"]

@@ -52,6 +52,21 @@ def whole_number(value: Any, what: str, *, least: int = 1, most: int | None = No
     return int(value)
 
 
+def whole_numbers(values: Any, what: str) -> list[int]:
+    """Return several whole numbers as ints; UwmError for one alone, text, or what holds anything else."""
+    if (
+        isinstance(values, str | Mapping)
+        or not isinstance(values, Iterable)
+        or getattr(values, "ndim", 1) != 1
+    ):
+        raise UwmError(f"{what} are {values!r}: give a list of whole numbers.")
+    listed = values.tolist() if hasattr(values, "tolist") else list(values)
+    wrong = next((value for value in listed if not is_whole(value)), None)
+    if wrong is not None or None in listed:
+        raise UwmError(f"{what} hold {wrong!r}: give a list of whole numbers.")
+    return [int(value) for value in listed]
+
+
 def check_batch_size(value: Any) -> None:
     """Raise UwmError unless `value` is a whole number of at least 1."""
     whole_number(value, "batch_size")

@@ -81,3 +81,7 @@ def check_pictures(images: Sequence[Image.Image]) -> None:
     for position, image in enumerate(images):
         if not isinstance(image, Image.Image):
             raise UwmError(f"Image {position} must be a PIL image, not {type(image).__name__}.")
+        if image.mode in ("I", "F") or image.mode.startswith("I;"):  # convert would cut them off at 255
+            raise UwmError(
+                f"Image {position} has more than 8 bits a channel (mode {image.mode}): open it with ImageFiles."
+            )

@@ -13,14 +13,18 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from uwmlib.errors import UwmError
+from uwmlib.metrics.tensors import as_tensor
+from uwmlib.options import whole_numbers
 from uwmlib.reporting.measured import Measured, measured
 from uwmlib.reporting.tables import LABELS
+from uwmlib.tuples.tuples import require_tuples
 
 PREFERENCE_KEYS = ("p_s_t", "p_u_t", "p_s_v", "p_u_v")
 WIDTH = 6.4  # inches, 640 pixels at the 100 dots per inch of a notebook
@@ -79,6 +83,16 @@ def style() -> AbstractContextManager[None]:
     return mpl.rc_context(settings)
 
 
+def plain(text: str) -> str:
+    """Return a name or a caption for matplotlib to draw as it is: two `$` in it would be read as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def symbol(key: str) -> str:
+    """Return how a score is written in a figure: its symbol, or its name where it has none."""
+    return LABELS.get(key) or plain(key)
+
+
 def look_of(method: str, others: Sequence[str] = ()) -> Look:
     """The look of a method; of one that the paper lacks by its place among the figure's `others`.
 
@@ -134,7 +148,7 @@ def preferences_bars(
                 x,
                 values,
                 0.92 * width,
-                label=method,
+                label=plain(method),
                 facecolor=_pale(look.colour),
                 edgecolor=look.colour,
                 hatch=look.hatch,
@@ -142,7 +156,7 @@ def preferences_bars(
             _whiskers(ax, x, numbers[method])
             _paper_markers(ax, x, paper, method, keys, look)
         ax.axhline(50, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0.5)
-        ax.set(xticks=range(len(keys)), xticklabels=[LABELS.get(key, key) for key in keys], ylabel=ylabel)
+        ax.set(xticks=range(len(keys)), xticklabels=[symbol(key) for key in keys], ylabel=ylabel)
         ax.tick_params(axis="x", labelsize=12)
         ax.set_ylim(0, 105)
         ax.grid(axis="x", visible=False)
@@ -177,17 +191,17 @@ def tradeoff(
             look = look_of(method, list(ours))
             x, y = (measured(ours[method], key) for key in (knowledge, safety))
             at = (x.value, y.value) if x and y else ([], [])
-            ax.plot(*at, look.marker, color=look.colour, markersize=9, linestyle="none", label=method)
+            ax.plot(*at, look.marker, color=look.colour, markersize=9, linestyle="none", label=plain(method))
             if x and y:
                 _cross(ax, x, y, look.colour)
             else:
-                absent = LABELS[safety if x else knowledge]
+                absent = symbol(safety if x else knowledge)
                 ax.set_title(f"{absent} was not measured here for every model", fontsize=10, loc="left")
             if paper is not None and method in paper.index and {knowledge, safety} <= set(paper.columns):
                 at = paper.loc[method]
                 _open_marker(ax, at[knowledge], at[safety], look)
-        ax.set(xlabel=xlabel or f"{LABELS.get(knowledge, knowledge)} (%)")
-        ax.set(ylabel=ylabel or f"{LABELS.get(safety, safety)} (%)")
+        ax.set(xlabel=xlabel or f"{symbol(knowledge)} (%)")
+        ax.set(ylabel=ylabel or f"{symbol(safety)} (%)")
         ax.margins(0.12)
         _legend(ax, paper=paper is not None)
     return ax
@@ -232,7 +246,7 @@ def sensitivity_bias_plane(panels: Mapping[str, Mapping[str, Any]], *, base: str
         )
         for ax, (title, points) in zip(axes.flat, panels.items(), strict=False):
             _plane(ax, points, base, names)
-            ax.set_title(title, fontsize=10)
+            ax.set_title(plain(title), fontsize=10)
         for ax in axes.flat[len(panels) :]:
             ax.remove()
         figure.supxlabel("sensitivity $d'$ (standard deviations)", fontsize=10)
@@ -259,9 +273,15 @@ def heatmap(
     Raises
     ------
     UwmError
-        If the matrix is not two-dimensional or empty.
+        If the matrix is not two-dimensional or empty, or holds something but booleans, finite numbers and NaN for
+        what is missing.
     """
-    values = np.asarray(matrix.detach().cpu() if hasattr(matrix, "detach") else matrix)
+    values = as_tensor("A heatmap's matrix", matrix).cpu()
+    values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy has none
+    if np.iscomplexobj(values) or np.isinf(values).any() or (values.size and np.isnan(values).all()):
+        raise UwmError(
+            "A heatmap's matrix holds infinite or complex numbers, or NaN alone: give finite ones."
+        )
     if values.ndim != 2 or values.size == 0:
         raise UwmError(f"A heatmap needs a matrix [out, in], not the shape {list(values.shape)}.")
     is_mask = values.dtype == bool
@@ -302,10 +322,10 @@ def show_tuples(
     UwmError
         If no index is given or one is out of range.
     """
-    if not len(indices) or not all(0 <= index < len(tuples) for index in indices):
-        raise UwmError(
-            f"The indices {list(indices)} must name tuples 0 to {len(tuples) - 1}: give at least one."
-        )
+    require_tuples(tuples)
+    indices = whole_numbers(indices, "The indices")
+    if not indices or not all(0 <= index < len(tuples) for index in indices):
+        raise UwmError(f"The indices {indices} must name tuples 0 to {len(tuples) - 1}: give at least one.")
     shown = tuples.harmless if show_unsafe is None else show_unsafe
     with style():
         figure, axes = plt.subplots(
@@ -374,12 +394,12 @@ def zeroshot_slopes(
                     linewidth=1,
                     marker=look.marker,
                     markersize=4,
-                    label=dataset,
+                    label=plain(dataset),
                 )
-            ax.set(xticks=[0, 1], xticklabels=[base, method], xlim=(-0.25, 1.25))
+            ax.set(xticks=[0, 1], xticklabels=[plain(base), plain(method)], xlim=(-0.25, 1.25))
             ax.grid(axis="x", visible=False)
         axes[0][0].set_ylabel(ylabel)
-        _name_lines(axes[0][-1], datasets)
+        _name_lines(axes[0][-1], [plain(dataset) for dataset in datasets])
     return figure
 
 
@@ -438,7 +458,13 @@ def _legend(ax: Axes, *, paper: bool) -> None:
 def _handle(label: str, look: Look, *, hollow: bool = False) -> Line2D:
     face = "white" if hollow else look.colour
     return Line2D(
-        [], [], linestyle="none", marker=look.marker, color=look.colour, markerfacecolor=face, label=label
+        [],
+        [],
+        linestyle="none",
+        marker=look.marker,
+        color=look.colour,
+        markerfacecolor=face,
+        label=plain(label),
     )
 
 
@@ -454,7 +480,7 @@ def _plane(ax: Axes, points: Mapping[str, Any], base: str, names: Sequence[str])
             ax.annotate("", xy=(x, y), xytext=(x0, y0), arrowprops=arrow)
         if se_x is not None and se_y is not None:
             ax.errorbar(x, y, xerr=1.96 * se_x, yerr=1.96 * se_y, color=look.colour, linewidth=1)
-        ax.plot(x, y, look.marker, color=look.colour, markersize=8, linestyle="none", label=name)
+        ax.plot(x, y, look.marker, color=look.colour, markersize=8, linestyle="none", label=plain(name))
 
 
 def _coordinates(point: Any) -> tuple[float, float, float | None, float | None]:
@@ -470,7 +496,7 @@ def _picture(ax: Axes, image: Any, caption: str) -> None:
     ax.imshow(np.asarray(image), interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.grid(visible=False)
-    ax.set_xlabel("\n".join(textwrap.wrap(caption, 42)), fontsize=9)
+    ax.set_xlabel(plain("\n".join(textwrap.wrap(caption, 42))), fontsize=9)
     ax.spines[:].set_visible(False)
 
 

@@ -17,10 +17,13 @@ from torch import Tensor
 
 from uwmlib.errors import UwmError
 from uwmlib.metrics.embeddings import TIE, check_embeddings, unit_rows
+from uwmlib.metrics.tensors import as_successes
+from uwmlib.options import whole_number, whole_numbers
 from uwmlib.paper import verdicts
 from uwmlib.reporting import plots
 from uwmlib.reporting.measured import measured
 from uwmlib.reporting.tables import with_interval
+from uwmlib.tuples.tuples import require_tuples
 
 OTHER = {"text": "image", "image": "text"}
 CHUNK = 512  # queries at a time: memory grows with CHUNK times the gallery
@@ -104,15 +107,18 @@ def retrieve(
     UwmError
         For another query or side, for rows or a k that are not there, or for embeddings without a cosine.
     """
-    if query not in OTHER or side not in ("safe", "unsafe"):
+    if query not in tuple(OTHER) or side not in ("safe", "unsafe"):
         raise UwmError(
             f"Queries are safe or unsafe texts or images, not {side!r} {query!r}: name one of each."
         )
     names = (f"{side}_{query}", f"unsafe_{OTHER[query]}", f"safe_{OTHER[query]}")
+    if not isinstance(parts, Mapping) or any(name not in parts for name in names):
+        raise UwmError(f"The embeddings need {', '.join(names)}: give what embed_tuples returns.")
     checked = check_embeddings(**{name: parts[name] for name in names})
     asking, *items = (unit_rows(name, part) for name, part in checked.items())
     n = len(asking)
-    asked = np.arange(n) if rows is None else np.asarray(rows, dtype=int)
+    k = whole_number(k, "k", least=0)
+    asked = np.arange(n) if rows is None else np.array(whole_numbers(rows, "The rows"), dtype=int)
     if not 1 <= k <= 2 * n or not len(asked) or ((asked < 0) | (asked >= n)).any():
         raise UwmError(f"There are {n} queries and {2 * n} items: ask for rows and a k among these.")
     gallery = torch.cat(items)  # [2N, D], unsafe items first: the first of tied ones is taken
@@ -144,7 +150,14 @@ def choose_examples(matching: np.ndarray, n: int, *, seed: int) -> Examples:
     -------
     Examples
         Rows in ascending order.
+
+    Raises
+    ------
+    UwmError
+        If `matching` is no boolean [N], or `n` or `seed` no whole number from 0 on.
     """
+    matching = as_successes("matching", matching).numpy()
+    n, seed = whole_number(n, "n", least=0), whole_number(seed, "seed", least=0)
     rows = np.flatnonzero(matching)
     drawn = np.random.default_rng(seed).choice(rows, size=min(n, len(rows)), replace=False)
     return Examples(tuple(sorted(drawn.tolist())), len(rows), len(matching))
@@ -244,8 +257,10 @@ def show_retrieved(
     UwmError
         For another `blur_unsafe`.
     """
+    require_tuples(tuples)
     blur = _blurs(tuples, blur_unsafe)
-    if not len(rows):
+    rows = whole_numbers(rows, "The rows")
+    if not rows:
         return plots.nothing_to_show("No query matches this rule: there is nothing to show.")
     size = (plots.WIDTH, 1.72 * len(rows) + 0.3)
     with plots.style():
@@ -261,7 +276,7 @@ def show_retrieved(
                 _draw(ax, tuples, index, modality=OTHER[query], safe=safe, blur=blur)
                 _frame(ax, safe=safe, partner=bool(hits.partner[at]))
         for ax, title in zip(axes[0], (f"{side} query", *found), strict=True):
-            ax.set_title(title, fontsize=11, fontweight="bold")
+            ax.set_title(plots.plain(title), fontsize=11, fontweight="bold")
     return figure
 
 
@@ -304,7 +319,7 @@ def _patches(picture: np.ndarray) -> np.ndarray:
 
 def _write(ax: Axes, text: str) -> None:
     lines = textwrap.wrap(text, 19, max_lines=9, placeholder=" …")
-    ax.text(0.5, 0.5, "\n".join(lines), ha="center", va="center", fontsize=9, linespacing=1.15)
+    ax.text(0.5, 0.5, plots.plain("\n".join(lines)), ha="center", va="center", fontsize=9, linespacing=1.15)
 
 
 def _plain_frame(ax: Axes) -> None:

@@ -13,7 +13,6 @@ from matplotlib.lines import Line2D
 from uwmlib.errors import UwmError
 from uwmlib.reporting import plots
 from uwmlib.reporting.measured import Measured, measured
-from uwmlib.reporting.tables import LABELS
 
 # Curves and rows take their looks in this order; the first is the method itself.
 LOOKS = (plots.METHODS["UWM"], plots.METHODS["Safe-CLIP"], *plots.OTHERS)
@@ -69,7 +68,7 @@ def sweep(
                 _curve(ax, {x: _found(points[x], key) for x in sorted(points)}, look, name)
             _anchors(ax, star, _found(base, key).value, _found(first[star], key).value)
             _printed(ax, star, paper_base[key], paper_star[key])
-            ax.set(ylabel=f"{LABELS.get(key, key)} (%)", xscale="log" if log else "linear")
+            ax.set(ylabel=f"{plots.symbol(key)} (%)", xscale="log" if log else "linear")
         for ax in axes.flat[len(keys) :]:
             ax.remove()
         figure.supxlabel(xlabel, fontsize=10)
@@ -118,8 +117,8 @@ def change_dots(
                 for place, key in enumerate(keys):
                     _dot(ax, held[row][key], place + shift, look)
             ax.axvline(0, color=plots.INK, linewidth=0.8)
-            ax.set_title(title, fontsize=10)
-        axes[0][0].set(yticks=range(len(keys)), yticklabels=[LABELS.get(key, key) for key in keys])
+            ax.set_title(plots.plain(title), fontsize=10)
+        axes[0][0].set(yticks=range(len(keys)), yticklabels=[plots.symbol(key) for key in keys])
         axes[0][0].invert_yaxis()
         figure.supxlabel(xlabel, fontsize=10)
         handles = [_handle(row, look) for row, look in zip(rows, LOOKS, strict=False)]
@@ -145,9 +144,8 @@ def _dot(ax: Axes, found: Any, y: float, look: plots.Look) -> None:
 
 def _curve(ax: Axes, points: Mapping[float, Measured], look: plots.Look, name: str) -> None:
     x = list(points)
-    ax.plot(
-        x, [m.value for m in points.values()], look.marker + "-", color=look.colour, ms=4, lw=1.2, label=name
-    )
+    values = [m.value for m in points.values()]
+    ax.plot(x, values, look.marker + "-", color=look.colour, ms=4, lw=1.2, label=plots.plain(name))
     bounds = [m.lo for m in points.values()], [m.hi for m in points.values()]
     ax.fill_between(x, *bounds, color=look.colour, alpha=0.15, linewidth=0)
 
@@ -175,4 +173,4 @@ def _found(source: Any, key: str) -> Measured:
 
 
 def _handle(label: str, look: plots.Look) -> Line2D:
-    return Line2D([], [], linestyle="none", marker=look.marker, color=look.colour, label=label)
+    return Line2D([], [], linestyle="none", marker=look.marker, color=look.colour, label=plots.plain(label))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from uwmlib.errors import UwmError
+from uwmlib.options import whole_number
 from uwmlib.reporting.measured import SIGNAL_KEYS, Measured, measured
 
 LABELS = {
@@ -42,6 +45,10 @@ LABELS = {
 }
 # Scores of captions on a scale from 0 to 1 (Table 5).
 UNIT_SCORES = ("rouge_l", "bleu", "meteor")
+# What may stand in a cell as mathematics; every other `$` there is a dollar.
+SYMBOLS = re.compile("|".join(re.escape(label) for label in LABELS.values() if "$" in label))
+MARKS = re.compile(r"[\\`*_{}\[\]<>|~$&#!^@:]")  # of MyST markdown
+LINE_BREAKS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 NBSP = "\u00a0"
 MISSING = "–"
 
@@ -53,10 +60,10 @@ class Table:
     Attributes
     ----------
     frame : DataFrame
-        What to show; the index is the first column. Cells are shown as they are, floats with `digits`
-        decimals, and may hold `$...$`.
+        What to show; the index is the first column. Cells are shown letter by letter, floats with `digits`
+        decimals; only the symbols of `LABELS`, such as `$P_s^t$`, are set as mathematics.
     caption : str
-        One paragraph of markdown.
+        One paragraph of markdown; put text of others, such as the name of a data set, through `as_text`.
     name : str
         The label to refer to, such as "tab-visu" (`{numref}`).
     digits : int
@@ -74,9 +81,12 @@ class Table:
     digits: int = 1
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9-]*", self.name):
+        if not isinstance(self.frame, pd.DataFrame) or not isinstance(self.caption, str):
+            raise UwmError(f"Table {self.name!r} needs a DataFrame and a caption of text: give both.")
+        whole_number(self.digits, "digits", least=0)
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", str(self.name)):
             raise UwmError(f"{self.name!r} cannot label a table: use lower-case letters, digits and hyphens.")
-        if not self.caption.strip() or "\n" in self.caption.strip():
+        if not self.caption.strip() or LINE_BREAKS.search(self.caption.strip()):
             raise UwmError(f"Table {self.name} needs a caption of one paragraph on one line.")
         if self.frame.empty:
             raise UwmError(f"Table {self.name} is empty: give at least one row and one column.")
@@ -93,18 +103,15 @@ class Table:
     def to_myst(self) -> str:
         """The table as MyST markdown, inside a `wide-table` container that scrolls on narrow screens."""
         header, *body = [[_in_pipe_table(cell) for cell in row] for row in self.cells()]
-        _, *columns = zip(*body, strict=True)
+        _, *columns = zip(*self.cells()[1:], strict=True)
         alignment = [":--", *("--:" if _is_numeric(column) else ":--" for column in columns)]
         lines = [_pipe(header), _pipe(alignment), *map(_pipe, body)]
-        return "\n".join(
-            ["::::{container} wide-table", f":::{{table}} {self.caption.strip()}", f":name: {self.name}", ""]
-            + lines
-            + [":::", "::::"]
-        )
+        opening = ["::::{container} wide-table", f":::{{table}} {_without_markup(self.caption.strip())}"]
+        return "\n".join([*opening, f":name: {self.name}", "", *lines, ":::", "::::"])
 
     def to_html(self) -> str:
         """The table as HTML, for notebooks outside the book."""
-        header, *body = [[html.escape(cell, quote=False) for cell in row] for row in self.cells()]
+        header, *body = [[_in_html(cell) for cell in row] for row in self.cells()]
         head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
         rows = "".join(
             f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>"
@@ -228,7 +235,7 @@ def _count(n: int) -> str:
 
 
 def _text(value: Any, digits: int) -> str:
-    if value is None or value != value:  # None or NaN
+    if np.ndim(value) == 0 and pd.isna(value):
         return MISSING
     return (
         f"{value:.{digits}f}" if isinstance(value, Real) and not isinstance(value, Integral) else str(value)
@@ -239,9 +246,39 @@ def _is_numeric(cells: Sequence[str]) -> bool:
     return all(re.match(rf"[-−+]?\d|{MISSING}", cell) for cell in cells)
 
 
+def as_text(text: str) -> str:
+    """Return markdown that shows `text` letter by letter, on one line, whatever it holds."""
+    return MARKS.sub(r"\\\g<0>", LINE_BREAKS.sub(" ", text))
+
+
 def _in_pipe_table(cell: str) -> str:
-    """Escape what would end a cell; a line break becomes a space."""
-    return cell.replace("|", r"\|").replace("\n", " ")
+    """Return a cell as markdown: its symbols as mathematics, all else as text."""
+    return _around_symbols(cell, as_text, lambda symbol: symbol.replace("|", r"\|"))
+
+
+def _in_html(cell: str) -> str:
+    """Return a cell as HTML; a dollar inside an element of its own opens no formula."""
+    return _around_symbols(
+        cell, lambda text: html.escape(text, quote=False).replace("$", "<span>$</span>"), html.escape
+    )
+
+
+def _around_symbols(cell: str, text: Callable[[str], str], symbol: Callable[[str], str]) -> str:
+    """Rewrite a cell piece by piece: what is a symbol of `LABELS`, and what stands between."""
+    between = [text(piece) for piece in SYMBOLS.split(cell)]
+    symbols = [symbol(found) for found in SYMBOLS.findall(cell)]
+    return "".join(piece for pair in zip_longest(between, symbols, fillvalue="") for piece in pair)
+
+
+def _without_markup(caption: str) -> str:
+    """Take HTML and substitutions, which no caption of ours has, out of markdown; code and formulas stay."""
+    code_and_formulas = re.split(r"((?<!\\)`[^`]*`|(?<!\\)\$[^$]*\$)", caption)
+    outside = [
+        re.sub(r"(?<!\\)<(?=[a-zA-Z/!?])", r"\\<", part).replace("{{", r"\{\{")
+        for part in code_and_formulas[::2]
+    ]
+    pairs = zip_longest(outside, code_and_formulas[1::2], fillvalue="")
+    return "".join(piece for pair in pairs for piece in pair)
 
 
 def _pipe(cells: Sequence[str]) -> str:
