@@ -267,6 +267,12 @@ class TestIdentity:
         assert {key for key in ours if ours[key] != theirs[key]} == {"architecture"}
         assert one.identity("text") != other.identity("text")  # the tower is no block of the vision encoder's
 
+    def test_a_change_inside_one_encoder_leaves_the_other_as_it_was(self):
+        one, other = self.small(), self.small()
+        other.model.transformer.resblocks[0].register_forward_hook(lambda module, inputs, out: 2 * out)
+        assert one.identity("text") != other.identity("text")
+        assert one.identity("vision") == other.identity("vision")
+
     def test_another_number_type_or_device(self, monkeypatch):
         vlm = self.small()
         before = vlm.identity("vision")
