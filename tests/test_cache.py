@@ -250,6 +250,16 @@ class TestIdentity:
         assert all(torch.equal(plain[key], through[key]) for key in plain)
         assert not all(torch.equal(plain[key], value) for key, value in scored(one, tuples).items())
 
+    def test_rule_that_differs_for_a_rare_token(self, cache):
+        one, other, tuples = self.small(), self.small(), tiny_tuples(4)
+        usual, rare = other._mask_rule, other.tokenize(tuples.safe_texts)[2, 1]
+        other._mask_rule = lambda ids: usual(ids) & (ids != rare)
+        assert one.identity("text") == other.identity("text")
+        scored(one, tuples, cache=cache)
+        plain, through = scored(other, tuples), scored(other, tuples, cache=cache)
+        assert all(torch.equal(plain[key], through[key]) for key in plain)
+        assert not all(torch.equal(plain[key], value) for key, value in scored(one, tuples).items())
+
     def test_tokenizer_that_differs_in_a_rare_word(self, cache):
         one, other, tuples = self.small(), self.small(), tiny_tuples(4)
         usual, rare = other._tokenizer, tuples.safe_texts[2].split()[0]
