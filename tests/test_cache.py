@@ -250,6 +250,16 @@ class TestIdentity:
         assert all(torch.equal(plain[key], through[key]) for key in plain)
         assert not all(torch.equal(plain[key], value) for key, value in scored(one, tuples).items())
 
+    def test_rule_that_differs_for_a_rare_token(self, cache):
+        one, other, tuples = self.small(), self.small(), tiny_tuples(4)
+        usual, rare = other._mask_rule, other.tokenize(tuples.safe_texts)[2, 1]
+        other._mask_rule = lambda ids: usual(ids) & (ids != rare)
+        assert one.identity("text") == other.identity("text")
+        scored(one, tuples, cache=cache)
+        plain, through = scored(other, tuples), scored(other, tuples, cache=cache)
+        assert all(torch.equal(plain[key], through[key]) for key in plain)
+        assert not all(torch.equal(plain[key], value) for key, value in scored(one, tuples).items())
+
     def test_tokenizer_that_differs_in_a_rare_word(self, cache):
         one, other, tuples = self.small(), self.small(), tiny_tuples(4)
         usual, rare = other._tokenizer, tuples.safe_texts[2].split()[0]
@@ -266,6 +276,12 @@ class TestIdentity:
         ours, theirs = one.identity("vision"), other.identity("vision")
         assert {key for key in ours if ours[key] != theirs[key]} == {"architecture"}
         assert one.identity("text") != other.identity("text")  # the tower is no block of the vision encoder's
+
+    def test_a_change_inside_one_encoder_leaves_the_other_as_it_was(self):
+        one, other = self.small(), self.small()
+        other.model.transformer.resblocks[0].register_forward_hook(lambda module, inputs, out: 2 * out)
+        assert one.identity("text") != other.identity("text")
+        assert one.identity("vision") == other.identity("vision")
 
     def test_another_number_type_or_device(self, monkeypatch):
         vlm = self.small()

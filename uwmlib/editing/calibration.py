@@ -127,7 +127,6 @@ def _score_through(cache: Cache, vlm: Vlm, tuples: Tuples, sites: tuple[Site, ..
     kept = {group: cache.find(facts[group]) for group in groups}
     missing = [group for group in groups if kept[group] is None]
     if missing:
-        cache.require_writable()
         unfinished = cache.path({"unfinished": [facts[group] for group in missing]})
         rest = tuple(site for group in missing for site in groups[group])
         start = _go_on(vlm, rest, provenance | {"key": unfinished.name}, unfinished)
