@@ -308,6 +308,9 @@ def _read_notebook(path: str | os.PathLike) -> NotebookNode:
         nbformat.writes(node).encode()
     except (OSError, nbformat.ValidationError, *UNREADABLE) as error:
         raise _no_notebook(path, error) from error
+    language = node.metadata.get("kernelspec", {}).get("language", "python")
+    if language != "python":
+        raise UwmError(f"{path} is a notebook of {language}: only Python notebooks are run.")
     return node
 
 
