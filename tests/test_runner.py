@@ -324,6 +324,14 @@ def test_what_is_no_literal_is_refused(declared, given):
     assert len(str(caught.value)) < 300
 
 
+def test_a_notebook_of_another_language_is_refused(tmp_path):
+    notebook = nbformat.read(write_notebook(tmp_path / "a.ipynb"), as_version=4)
+    notebook.metadata.kernelspec = {"display_name": "Julia", "language": "julia", "name": "julia-1.11"}
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    with pytest.raises(UwmError, match="notebook of julia"):
+        runner.declared_parameters(tmp_path / "a.ipynb")
+
+
 def test_a_folder_as_output_is_refused_before_anything_runs(tmp_path):
     source = write_notebook(tmp_path / "04_tiny.ipynb")
     (tmp_path / "out.ipynb").mkdir()

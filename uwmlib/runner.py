@@ -306,8 +306,11 @@ def _read_notebook(path: str | os.PathLike) -> NotebookNode:
     try:
         node = nbformat.reads(Path(path).read_text(encoding="utf-8"), as_version=4)
         nbformat.writes(node).encode()
+        language = node.metadata.get("kernelspec", {}).get("language", "python")
     except (OSError, nbformat.ValidationError, *UNREADABLE) as error:
         raise _no_notebook(path, error) from error
+    if language != "python":
+        raise UwmError(f"{path} is a notebook of {language}: only Python notebooks are run.")
     return node
 
 
