@@ -38,9 +38,16 @@ def load_part(auto_class: Any, source: str, *, name: str = "", near: str = "", *
     """
     name = name or source
     _require_source(name, source, near)
+    check = "its files" if Path(source).is_dir() else "the name and the network"
     with hub_asked_once(source):
         return attempt(
-            name, auto_class.from_pretrained, source, trust_remote_code=False, near=near, **options
+            name,
+            auto_class.from_pretrained,
+            source,
+            trust_remote_code=False,
+            near=near,
+            check=check,
+            **options,
         )
 
 
@@ -83,7 +90,15 @@ def require_finite(tensors: Mapping[str, torch.Tensor], source: Any) -> None:
             raise UwmError(f"{source} holds NaN or infinity in {key}: copy it again, or take other weights.")
 
 
-def attempt(name: str, load: Callable, /, *args: Any, near: str = "", **options: Any) -> Any:
+def attempt(
+    name: str,
+    load: Callable,
+    /,
+    *args: Any,
+    near: str = "",
+    check: str = "the name and the network",
+    **options: Any,
+) -> Any:
     """Call a loader of another library and turn its failure, whatever it is, into one sentence."""
     try:
         return load(*args, **options)
@@ -92,8 +107,7 @@ def attempt(name: str, load: Callable, /, *args: Any, near: str = "", **options:
         if "trust_remote_code" in str(error):
             reason = "it brings code of its own, which is never run here"
         raise UwmError(
-            f"{name} could not be loaded, check the name and the network "
-            f"({reason or type(error).__name__}){near}."
+            f"{name} could not be loaded, check {check} ({reason or type(error).__name__}){near}."
         ) from error
 
 
