@@ -206,6 +206,7 @@ def embed_tuples(
     dict
         `safe_text`, `unsafe_text`, `safe_image`, `unsafe_image`: each [N, D]; made for `safeground(**...)`.
     """
+    require_vlm(vlm)
     require_tuples(tuples)
     options = {"batch_size": batch_size, "progress": progress, "cache": cache}
     texts = _embedded(vlm, "text", [tuples.safe_texts, tuples.unsafe_texts], **options)
