@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +111,13 @@ def test_batch_sizes_below_one_are_refused(vlm, tuples, batch_size):
 def test_a_name_in_place_of_what_it_names_is_refused(vlm, tuples, changes, words):
     with pytest.raises(uwm.UwmError, match=words):
         uwm.evaluate(**({"vlm": vlm, "tuples": tuples} | changes))
+
+
+@pytest.mark.parametrize("name", ["dtd", "gs", "zs_mean", "ts_vs"])
+def test_zero_shot_sets_have_names_of_their_own(vlm, tuples, name):
+    sets = [uwm.zero_shot_set("dtd"), dataclasses.replace(uwm.zero_shot_set("eurosat"), name=name)]
+    with pytest.raises(uwm.UwmError, match=f"called '{name}' too"):
+        uwm.evaluate(vlm, tuples, zero_shot=sets)
 
 
 @pytest.mark.parametrize("texts", ["abcd", [], None, [1, 2]])

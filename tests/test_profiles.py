@@ -46,7 +46,9 @@ def test_rows_of_tables_4_and_5_are_replaced_one_by_one_and_keep_their_order():
     assert own.architectures["ViT-B16"] == mini.architectures["ViT-B16"]
 
 
-@pytest.mark.parametrize("text", ["Koka=hf:a", "CoCa", "CoCa=", "CoCa=a|b|c|d", "=hf:a", "hf:a|b"])
+@pytest.mark.parametrize(
+    "text", ["Koka=hf:a", "CoCa", "CoCa=", "CoCa=a|b|c|d", "=hf:a", "hf:a|b", "CoCa=a;CoCa=b", {"CoCa": "a"}]
+)
 def test_rows_that_cannot_be_read_are_refused(text):
     with pytest.raises(uwm.UwmError, match="architectures"):
         uwm.profile("mini", architectures=text)
@@ -105,9 +107,11 @@ def test_a_manifest_gives_images_labels_and_classes(tmp_path):
 
 def test_classes_named_beside_the_manifest_keep_their_order_and_may_share_a_name(tmp_path):
     facts = {"classes": ["crane", "owl", "crane", "2"], "template": "see {}", "about": "birds and machines"}
-    data = manifest_set("b", write_set(tmp_path, "b", ["0", "owl", "2", "3"], facts=facts), template="a {}.")
-    # "2" is the name of the last class before it is the number of the third; only a number tells the two cranes apart.
-    assert data.labels.tolist() == [0, 1, 3, 3] and data.prompts[2] == "see crane"
+    data = manifest_set("b", write_set(tmp_path, "b", ["0", "owl", "3"], facts=facts), template="a {}.")
+    # Only a number tells the two cranes apart, and "2" could be the second of them or the last class.
+    assert data.labels.tolist() == [0, 1, 3] and data.prompts[2] == "see crane"
+    with pytest.raises(uwm.UwmError, match="'2' in row 1 .* name of one class and the number of another"):
+        manifest_set("d", write_set(tmp_path, "d", ["2"], facts=facts), template="a {}.")
     with pytest.raises(uwm.UwmError, match="'crane' in row 2 .* is the name of two classes"):
         manifest_set("c", write_set(tmp_path, "c", ["0", "crane"], facts=facts), template="a {}.")
 

@@ -460,3 +460,120 @@ def test_one_set_measures_alike_in_every_form(tmp_path):
     assert found.correct.tolist() == evaluate_zero_shot(vlm, sharded, batch_size=3).correct.tolist()
     whole = evaluate_zero_shot(vlm, drawn)
     assert found.correct.tolist() == whole.correct[order].tolist()
+
+
+# --- Manifests of one's own ---
+
+
+def manifest(folder: Path, name: str, rows: list[tuple], facts: dict | None = None) -> Path:
+    """Write a CSV of image and label, an image for each row, and what is said beside it."""
+    for image, *_ in rows:
+        picture(folder / image, int(Path(image).stem))
+    lines = ["image,label", *(",".join(map(str, row)) for row in rows)]
+    (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    if facts is not None:
+        (folder / f"{name}.json").write_text(json.dumps(facts))
+    return folder
+
+
+def one(folder: Path):
+    (data,) = uwm.load_zero_shot(folder).values()
+    return data
+
+
+def test_a_manifest_alone_names_its_classes(tmp_path):
+    data = one(
+        manifest(tmp_path, "own", [("img/10.png", "dog"), ("img/20.png", "cat"), ("img/30.png", "dog")])
+    )
+    assert data.classes == ("cat", "dog") and data.labels.dtype == np.int64
+    assert read(data) == [(10, "dog"), (20, "cat"), (30, "dog")]
+    assert data.prompts == ["a photo of a cat.", "a photo of a dog."]
+
+
+def test_labels_are_names_or_numbers_and_two_classes_may_share_a_name(tmp_path):
+    facts = {"classes": ["crane", "tit", "crane", "unused"], "template": "a {}, drawn", "about": "birds"}
+    data = one(manifest(tmp_path, "own", [("1.png", 2), ("2.png", "tit"), ("3.png", 0)], facts))
+    assert data.labels.tolist() == [2, 1, 0] and data.classes == tuple(facts["classes"])
+    assert (data.prompts[1], data.about) == ("a tit, drawn", "birds")
+    assert data.chance == pytest.approx(100 / 3)
+
+
+def test_numbers_in_json_lines_are_labels_too(tmp_path):
+    manifest(tmp_path, "own", [("1.png", 1), ("2.png", 0)], {"classes": ["a", "b"]})
+    (tmp_path / "own.csv").unlink()
+    lines = [{"image": "1.png", "label": 1}, {"image": "2.png", "label": "a"}]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert one(tmp_path).labels.tolist() == [1, 0]
+
+
+def test_digits_may_be_the_names_of_their_own_numbers(tmp_path):
+    data = one(manifest(tmp_path, "own", [("7.png", 7)], {"classes": list("0123456789")}))
+    assert read(data) == [(7, "7")] and data.chance == 100.0
+
+
+@pytest.mark.parametrize(
+    ("labels", "facts", "words"),
+    [
+        ([2], {"classes": ["cat", "dog"]}, "'2' in row 1 .* is none of the 2"),
+        (["00"], {"classes": ["cat", "dog"]}, "'00' in row 1"),
+        (["1.0"], {"classes": ["cat", "dog"]}, "'1.0' in row 1"),
+        (["crane"], {"classes": ["crane", "crane"]}, "name of two classes"),
+        (["0"], {"classes": ["1", "0"]}, "number of another"),
+        (["3", "4"], None, "are numbers: name their classes in own.json"),
+        (["a"], {"template": None}, "one {} for the class"),
+        ([], None, "no rows"),
+        ([""], None, "lacks label"),
+    ],
+)
+def test_manifests_that_cannot_be_meant_are_refused(tmp_path, labels, facts, words):
+    rows = [(f"{i}.png", label) for i, label in enumerate(labels)]
+    with pytest.raises(uwm.UwmError, match=words):
+        uwm.load_zero_shot(manifest(tmp_path, "own", rows, facts))
+
+
+# --- What is at hand in a folder ---
+
+
+def test_every_form_is_found_under_the_papers_names(tmp_path):
+    manifest(tmp_path, "oxford_pets", [("1.png", "pug")])
+    dtd(tmp_path)  # at the root, as torchvision leaves it
+    food101(tmp_path / "food101")  # in a folder of its own
+    folders(tmp_path / "imagenet_a", {"n01440764": [4]})
+    for place in ("wds_cars", "mine"):
+        shard(tmp_path / place / "test" / "0.tar", samples((10, 1)))
+        (tmp_path / place / "classnames.txt").write_text("cat\ndog\n")
+    (tmp_path / "mine" / "zeroshot_classification_templates.txt").write_text("my {c}.\na {c}.\n")
+    (tmp_path / "sun397").mkdir()
+    found = uwm.load_zero_shot(tmp_path)
+    assert list(found) == ["imagenet_a", "oxford_pets", "food101", "stanford_cars", "dtd", "mine"]
+    assert {name: data.template for name, data in found.items()} == {
+        "imagenet_a": "a photo of a {}.", "oxford_pets": "a photo of a {}, a type of pet.",
+        "food101": "a photo of {}, a type of food.", "stanford_cars": "a photo of a {}.",
+        "dtd": "a photo of a {} texture.", "mine": "my {}.",
+    }  # fmt: skip
+    assert all(data.name == name for name, data in found.items())
+    assert "the paper takes test, 3,669 images" in found["oxford_pets"].about
+    assert "paper" not in found["mine"].about
+
+
+def test_a_set_of_the_papers_size_is_said_to_be_nothing_else(tmp_path):
+    rows = 3669 * [("1.png", "pug")]
+    (tmp_path / "oxford_pets.csv").write_text("image,label\n" + "1.png,pug\n" * len(rows))
+    picture(tmp_path / "1.png", 1)
+    assert "paper" not in one(tmp_path).about
+
+
+def test_the_paper_profile_takes_what_is_at_hand_and_says_what_is_not(tmp_path, monkeypatch, capsys):
+    sets = manifest(tmp_path / "zero_shot", "dtd", [("1.png", "a")])
+    (sets / "cifar10" / "cifar-10-batches-py").mkdir(parents=True)
+    monkeypatch.setenv("UWM_DATA", str(tmp_path))
+    for parts in ({}, {"zero_shot": str(sets)}):
+        assert list(uwm.profile("paper", data="pairs.jsonl", **parts).load_zero_shot()) == ["dtd"]
+        line = capsys.readouterr().out
+        assert line.count("\n") == 1 and str(sets) in line and line.count("imagenet") == 5
+        assert "cifar-10-batches-py: pickled" in line and "dtd" not in line
+    for place in ("", str(tmp_path / "nowhere")):
+        monkeypatch.setenv("UWM_DATA", place)
+        assert uwm.profile("paper", data="pairs.jsonl").load_zero_shot() == {}
+        assert "UWM_DATA" in capsys.readouterr().out or place
+    assert list(uwm.profile("mini", zero_shot=str(sets)).load_zero_shot()) == ["dtd"]

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from uwmlib.cache import Cache, as_cache
 from uwmlib.errors import UwmError
 from uwmlib.metrics import (
+    SAFEGROUND_KEYS,
     Accuracy,
     Retrieval,
     SafeGround,
@@ -31,6 +32,7 @@ from uwmlib.zero_shot.sets import ZeroShotSet
 
 _INPUTS = {"text": "texts", "vision": "images"}
 DIRECTIONS = ("ts_vs", "vs_ts", "tu_vus", "vu_tus")
+SCORES = (*DIRECTIONS, *SAFEGROUND_KEYS, "zs_mean")
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ def embed_tuples(
     dict
         `safe_text`, `unsafe_text`, `safe_image`, `unsafe_image`: each [N, D]; made for `safeground(**...)`.
     """
+    require_vlm(vlm)
     require_tuples(tuples)
     options = {"batch_size": batch_size, "progress": progress, "cache": cache}
     texts = _embedded(vlm, "text", [tuples.safe_texts, tuples.unsafe_texts], **options)
@@ -251,7 +254,8 @@ def evaluate(
     Raises
     ------
     UwmError
-        For a name in place of a model, of tuples or of a zero-shot set, batch_size below 1, or a broken image.
+        For a name in place of a model, of tuples or of a zero-shot set, two sets of one name or one that is a
+        score's, batch_size below 1, or a broken image.
     """
     sets = as_list(zero_shot)
     _check_loaded(vlm, tuples, sets)
@@ -274,3 +278,9 @@ def _check_loaded(vlm: Vlm, tuples: Tuples, sets: Sequence[ZeroShotSet]) -> None
     wrong = next((each for each in sets if not isinstance(each, ZeroShotSet)), None)
     if wrong is not None:
         raise UwmError(f"{wrong!r} is no zero-shot set: give a list of those that zero_shot_set returns.")
+    names = [data.name for data in sets]
+    taken = next((name for i, name in enumerate(names) if name in (*names[:i], *SCORES)), None)
+    if taken is not None:
+        raise UwmError(
+            f"Another score or set is called {taken!r} too: give the zero-shot set a name of its own."
+        )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from uwmlib.errors import UwmError
 from uwmlib.models import Vlm, load_model
 from uwmlib.options import known
-from uwmlib.zero_shot import ZeroShotSet, load_zero_shot
+from uwmlib.zero_shot import ZeroShotSet, load_zero_shot, not_at_hand
 
 
 @dataclass(frozen=True)
@@ -78,15 +77,17 @@ class Profile:
         return Source(self.safe, self.safe_weights).load(device)
 
     def load_zero_shot(self) -> dict[str, ZeroShotSet]:
-        """Load the classification sets that are at hand, by name; one that is not is left out."""
-        if self.zero_shot:
-            return load_zero_shot(self.zero_shot)
-        if self.name == "mini":
+        """Load the classification sets that are at hand, by name, and print which of the paper's are not."""
+        if self.name == "mini" and not self.zero_shot:
             from uwmlib.mini.zero_shot_sets import NAMES, zero_shot_set
 
             return {name: zero_shot_set(name) for name in NAMES}
-        folder = Path(os.environ.get("UWM_DATA", "")) / "zero_shot"
-        return load_zero_shot(folder) if os.environ.get("UWM_DATA") and folder.is_dir() else {}
+        data = os.environ.get("UWM_DATA", "")
+        folder = self.zero_shot or (os.path.join(data, "zero_shot") if data else "")
+        found = load_zero_shot(folder) if self.zero_shot or os.path.isdir(folder) else {}
+        if absent := not_at_hand(found, folder or "zero_shot of $UWM_DATA, which is not set"):
+            print(absent)
+        return found
 
     def load_scorers(self, device: str = "cpu") -> dict[str, Any]:
         """Load `judge` and `toxicity` for `evaluate_captions`; None for one that is not named."""
@@ -145,7 +146,7 @@ PROFILES = {
 }
 
 
-def profile(name: str, **parts: str) -> Profile:
+def profile(name: str, **parts: str | os.PathLike | None) -> Profile:
     """Return a profile, with any of its parts replaced by one's own.
 
     Parameters
@@ -169,7 +170,9 @@ def profile(name: str, **parts: str) -> Profile:
     known(name, PROFILES, "profile")
     for part in parts:
         known(part, PARTS, "part of a profile")
-    given: dict[str, Any] = {part: value for part, value in parts.items() if value}
+        if not isinstance(parts[part], str | os.PathLike | None):
+            raise UwmError(f"{part} is {parts[part]!r}: give text, which may be empty.")
+    given: dict[str, Any] = {part: os.fspath(value) for part, value in parts.items() if value}
     for model in ("base", "safe"):
         if model in given:
             given.setdefault(f"{model}_weights", "")
@@ -187,7 +190,10 @@ def profile(name: str, **parts: str) -> Profile:
 
 def _with_rows(rows: Mapping[str, Source], text: str, part: str) -> dict[str, Source]:
     """Return the rows of a table with those replaced that `text` names."""
-    own = dict(_row(line, rows, part) for line in text.split(";") if line.strip())
+    given = [_row(line, rows, part) for line in text.split(";") if line.strip()]
+    own = dict(given)
+    if len(own) < len(given):
+        raise UwmError(f"{part} is {text!r}, which gives a row twice: give each row one model.")
     return {row: own.get(row, source) for row, source in rows.items()}
 
 
@@ -196,5 +202,7 @@ def _row(line: str, rows: Mapping[str, Source], part: str) -> tuple[str, Source]
     row, _, source = (piece.strip() for piece in line.partition("="))
     fields = [piece.strip() for piece in source.split("|")]
     if not fields[0] or len(fields) > 3:
-        raise UwmError(f"{part} holds {line.strip()!r}: write ROW=NAME or ROW=NAME|WEIGHTS, rows divided by ';'.")
+        raise UwmError(
+            f"{part} holds {line.strip()!r}: write ROW=NAME or ROW=NAME|WEIGHTS, rows divided by ';'."
+        )
     return known(row, rows, f"row of {part}"), Source(*fields)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from uwmlib.errors import UwmError
-from uwmlib.options import flaw_of_text
+from uwmlib.options import flaw_of_text, is_whole
 
 SUFFIXES = (".csv", ".jsonl")
 NEAR = 0.85  # "splits" is "split" misspelt, "concept_id" a column of its own
@@ -25,6 +25,7 @@ def read_rows(
     columns: Sequence[str],
     optional: Sequence[str] = (),
     prose: Sequence[str] = (),
+    numbers: Sequence[str] = (),
 ) -> list[dict[str, str]]:
     """Read a manifest: a `.csv` file (commas, a header) or a `.jsonl` file (one object a line), in UTF-8.
 
@@ -40,6 +41,8 @@ def read_rows(
     prose : sequence of str
         Which of them hold sentences, whose blanks at the ends are kept. Blanks around any other value, a path or a
         name, are refused. Columns that are in none of the three, such as an id, are ignored.
+    numbers : sequence of str
+        Which of them may hold whole numbers, of which a `.jsonl` file tells text apart. They come back as text.
 
     Returns
     -------
@@ -67,6 +70,7 @@ def read_rows(
     for number, row in enumerate(parse(path, _text_of(path), (*columns, *optional)), start=1):
         _check_names(path, number, row, columns, optional)
         values = {name: row.get(name) for name in (*columns, *optional)}
+        values |= {name: str(values[name]) for name in numbers if is_whole(values[name])}
         filled = {name: value for name, value in values.items() if not _is_blank(value)}
         lacking = [name for name in columns if name not in filled]
         if lacking:

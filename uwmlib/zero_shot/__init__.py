@@ -2,6 +2,6 @@
 
 from uwmlib.zero_shot.own import manifest_set
 from uwmlib.zero_shot.sets import ZeroShotSet
-from uwmlib.zero_shot.sources import load_zero_shot, paper_templates
+from uwmlib.zero_shot.sources import load_zero_shot, not_at_hand, paper_templates
 
-__all__ = ["ZeroShotSet", "load_zero_shot", "manifest_set", "paper_templates"]
+__all__ = ["ZeroShotSet", "load_zero_shot", "manifest_set", "not_at_hand", "paper_templates"]

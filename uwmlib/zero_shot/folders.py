@@ -32,7 +32,7 @@ CIFAR = {
     "cifar10": ("cifar-10-batches-bin/test_batch.bin", "cifar-10-batches-bin/batches.meta.txt", 1),
     "cifar100": ("cifar-100-binary/test.bin", "cifar-100-binary/fine_label_names.txt", 2),
 }
-PICKLES = ("cifar-10-batches-py", "cifar-100-python")
+PICKLES = {"cifar10": ("cifar-10-batches-py",), "cifar100": ("cifar-100-python",)}
 PETS = "oxford-iiit-pet"
 CALTECH = "caltech101/101_ObjectCategories"
 CLUTTER = "BACKGROUND_Google"  # a folder of Caltech101 that is none of its classes
@@ -86,27 +86,39 @@ def folder_set(name: str, folder: Path, *, template: str) -> ZeroShotSet:
         raise UwmError(f"{folder} is no whole copy of {name} ({reason}): copy or unpack it again.") from error
     if not len(images):
         raise UwmError(f"There is no image of {name} in {folder}: give a folder of images for each class.")
-    about = f"{len(images):,} images in {len(classes):,} classes"
-    return ZeroShotSet(name, about, images, np.asarray(labels, dtype=np.int64), tuple(classes), template)
+    labels = np.asarray(labels, dtype=np.int64)
+    return ZeroShotSet(name, f"images in {folder.name}", images, labels, tuple(classes), template)
 
 
 Read = tuple[Any, Sequence[int], Sequence[str]]  #: images, labels, classes
 
 
+def is_published(name: str, folder: Path) -> bool:
+    """Return whether a set of the paper is in `folder` as it is published, under a folder name of its own."""
+    marks = {each: mark for each, (mark, *_) in (TORCHVISION | CIFAR).items()}
+    marks |= {"oxford_pets": PETS, "caltech101": CALTECH}
+    return name in marks and (folder / marks[name]).exists()
+
+
+def pickled(name: str, folder: Path) -> Path | None:
+    """Return where a set lies in a form that may hold code, and is not read."""
+    return next((folder / part for part in PICKLES.get(name, ()) if (folder / part).exists()), None)
+
+
 def _read(name: str, folder: Path) -> Read:
     """Read the set in the form in which it is there."""
-    if name in TORCHVISION and (folder / TORCHVISION[name][0]).exists():
-        return _torchvision(name, folder)
-    if name == "oxford_pets" and (folder / PETS).is_dir():
-        return _oxford_pets(folder / PETS)
-    if name in CIFAR and (folder / CIFAR[name][0]).is_file():
-        test, names, n_labels = CIFAR[name]
-        return _cifar(folder / test, folder / names, n_labels)
-    pickled = next((part for part in PICKLES if (folder / part).exists()), None)
-    if pickled is not None:
+    if is_published(name, folder):
+        if name in TORCHVISION:
+            return _torchvision(name, folder)
+        if name in CIFAR:
+            test, names, n_labels = CIFAR[name]
+            return _cifar(folder / test, folder / names, n_labels)
+        if name == "oxford_pets":
+            return _oxford_pets(folder / PETS)
+    if code := pickled(name, folder):
         raise UwmError(
-            f"{folder / pickled} is pickled and may hold code, so it is not read: put the binary version of {name}, "
-            f"its webdataset shards or class folders there."
+            f"{code} is pickled and may hold code, so it is not read: put the binary version of {name}, its "
+            f"webdataset shards or class folders there."
         )
     inner = [folder / part for part in INNER.get(name, ()) if (folder / part).is_dir()]
     return _class_folders(name, inner[0] if inner else folder)

@@ -34,7 +34,7 @@ def manifest_set(name: str, path: Path, *, template: str) -> ZeroShotSet:
     -------
     ZeroShotSet
         Without `classes` they are the distinct labels, sorted. With them a label is a class's name, or its number
-        from 0 on, which is needed where two classes share a name.
+        from 0 on, which is needed where two classes share a name; one that can be read in two ways is refused.
 
     Raises
     ------
@@ -43,15 +43,15 @@ def manifest_set(name: str, path: Path, *, template: str) -> ZeroShotSet:
     """
     facts = _facts(path.with_suffix(".json"))
     check_template(facts.get("template", template), name)
-    rows = read_rows(path, columns=["image", "label"], optional=["split"])
+    rows = read_rows(path, columns=["image", "label"], optional=["split"], numbers=["label"])
     chosen = rows_of_split(rows, "test", path)
-    labels = [rows[i]["label"] for i in chosen]
-    classes = facts.get("classes") or sorted(set(labels))
+    classes = facts.get("classes") or _distinct({rows[i]["label"] for i in chosen}, path)
+    numbers = _numbers(classes)
     return ZeroShotSet(
         name,
         facts.get("about", f"own images, {path.name}"),
         ImageFiles([file_of_row(rows, i, "image", path) for i in chosen]),
-        np.array([_number(label, classes, i, path) for label, i in zip(labels, chosen, strict=True)]),
+        np.array([_number(rows[i]["label"], numbers, classes, i, path) for i in chosen], dtype=np.int64),
         tuple(classes),
         facts.get("template", template),
     )
@@ -76,13 +76,35 @@ def _facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _number(label: str, classes: Sequence[str], row: int, path: Path) -> int:
-    """Return the number of a label's class: by its name, else by its number."""
-    if list(classes).count(label) == 1:
-        return list(classes).index(label)
-    if label.isascii() and label.isdigit() and int(label) < len(classes):
-        return int(label)
-    reason = "is the name of two classes" if label in classes else f"is none of the {len(classes)} classes"
+def _distinct(labels: set[str], path: Path) -> list[str]:
+    if all(label.isdigit() for label in labels):
+        raise UwmError(
+            f"The labels in {path} are numbers: name their classes in {path.with_suffix('.json').name}, as "
+            f'{{"classes": [...]}}.'
+        )
+    return sorted(labels)
+
+
+def _numbers(classes: Sequence[str]) -> dict[str, set[int]]:
+    """Return the classes that a label may mean: by name, and by number."""
+    meant: dict[str, set[int]] = {}
+    for number, name in enumerate(classes):
+        for label in (name, str(number)):
+            meant.setdefault(label, set()).add(number)
+    return meant
+
+
+def _number(label: str, numbers: dict[str, set[int]], classes: Sequence[str], row: int, path: Path) -> int:
+    """Return the number of the one class that a label means."""
+    meant = numbers.get(label, set())
+    if len(meant) == 1:
+        return next(iter(meant))
+    reason = f"is none of the {len(classes)} classes"
+    if meant:
+        twice = list(classes).count(label) > 1
+        reason = (
+            "is the name of two classes" if twice else "is the name of one class and the number of another"
+        )
     raise UwmError(
         f"The label {label!r} in row {row + 1} of {path} {reason}: give a class's name, or its number from 0 on."
     )

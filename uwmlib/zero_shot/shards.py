@@ -19,6 +19,7 @@ from uwmlib.zero_shot.sets import ZeroShotSet
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 LABEL = ".cls"
 CLASSES = "classnames.txt"
+PROMPTS = "zeroshot_classification_templates.txt"
 BLOCK = tarfile.BLOCKSIZE
 
 
@@ -99,8 +100,15 @@ def shard_set(name: str, folder: Path, *, template: str) -> ZeroShotSet:
         raise UwmError(f"The shards in {folder} hold no image: copy them again.")
     labels = np.array([label for _, label in samples], dtype=np.int64)
     classes = _class_names(folder / CLASSES)
-    about = f"{len(samples):,} images in {len(classes):,} classes"
-    return ZeroShotSet(name, about, ShardImages([member for member, _ in samples]), labels, classes, template)
+    images = ShardImages([member for member, _ in samples])
+    return ZeroShotSet(name, f"shards in {folder.name}", images, labels, classes, template)
+
+
+def first_prompt(folder: Path) -> str:
+    """Return the first of the folder's own prompts as a template; empty if it has none."""
+    path = folder / PROMPTS
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n") if path.is_file() else [""]
+    return lines[0].strip().replace("{c}", "{}")
 
 
 def _class_names(path: Path) -> tuple[str, ...]:

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from uwmlib.errors import UwmError
 from uwmlib.manifests import manifest_path
 from uwmlib.rows import SUFFIXES
-from uwmlib.zero_shot.folders import folder_set
+from uwmlib.zero_shot.folders import folder_set, is_published, pickled
 from uwmlib.zero_shot.own import manifest_set
 from uwmlib.zero_shot.sets import PHOTO, ZeroShotSet
-from uwmlib.zero_shot.shards import shard_set
+from uwmlib.zero_shot.shards import CLASSES, first_prompt, shard_set
 
 
 @lru_cache(maxsize=1)
+def _paper_sets() -> dict[str, dict[str, Any]]:
+    return json.loads(manifest_path("zero_shot_sets.json").read_text(encoding="utf-8"))
+
+
 def paper_templates() -> dict[str, str]:
     """Return the prompt template of each of the paper's seventeen sets, by name, in the order of its Table 2."""
-    entries = json.loads(manifest_path("zero_shot_sets.json").read_text(encoding="utf-8"))
-    return {name: entry["template"] for name, entry in entries.items()}
+    return {name: entry["template"] for name, entry in _paper_sets().items()}
 
 
 def load_zero_shot(folder: str | PathLike) -> dict[str, ZeroShotSet]:
     """Return the sets that are at hand in a folder, those of the paper first.
 
-    A set called NAME is, in this order, a manifest `NAME.csv` or `NAME.jsonl` (see `manifest_set`), or a folder
-    `NAME` of webdataset shards (`shard_set`), of class folders or as torchvision lays it out (`folder_set`). A name of
-    the paper's Table 2 brings its prompt template; any other manifest is a set of its own. Nothing is downloaded.
+    A set called NAME is, in this order, a manifest `NAME.csv` or `NAME.jsonl` (see `manifest_set`); a set of the
+    paper as torchvision lays it out, `folder` being its root (`folder_set`); a folder `NAME` of webdataset shards
+    (`shard_set`), of class folders or as torchvision lays it out; a folder of shards under the name that CLIP_benchmark
+    gives them, such as `wds_vtab-pets`. A name of the paper's Table 2 brings its prompt template; any other
+    manifest, or folder with a `classnames.txt`, is a set of its own. Nothing is downloaded or unpickled.
 
     Parameters
     ----------
@@ -37,7 +44,8 @@ def load_zero_shot(folder: str | PathLike) -> dict[str, ZeroShotSet]:
     Returns
     -------
     dict of str to ZeroShotSet
-        A name of the paper that is not at hand is left out: it is not measured.
+        A name of the paper that is not at hand is left out: it is not measured. Where the number of images is not
+        the paper's, `about` says so.
 
     Raises
     ------
@@ -47,21 +55,57 @@ def load_zero_shot(folder: str | PathLike) -> dict[str, ZeroShotSet]:
     root = Path(folder)
     if not root.is_dir():
         raise UwmError(f"There is no folder {root}: give the folder that holds your classification sets.")
-    own = sorted(path.stem for path in root.iterdir() if path.suffix in SUFFIXES)
-    names = dict.fromkeys([*paper_templates(), *own])
-    found = {name: _load(name, root) for name in names}
+    found = {name: _load(name, root) for name in [*_paper_sets(), *_own_names(root)]}
     return {name: data for name, data in found.items() if data is not None}
 
 
+def not_at_hand(found: dict[str, ZeroShotSet], folder: str | PathLike) -> str:
+    """Return a sentence on the paper's sets that are not in `folder`; empty if all were found."""
+    missing = [name for name in _paper_sets() if name not in found]
+    if not missing:
+        return ""
+    places = [(name, place) for name in missing for place in (Path(folder), Path(folder) / name)]
+    code = [str(path) for name, path in ((name, pickled(name, place)) for name, place in places) if path]
+    why = f" ({', '.join(code)}: pickled, may hold code and is not read)" if code else ""
+    return f"Not measured, because not found in {folder}: {', '.join(missing)}{why}."
+
+
+def _own_names(root: Path) -> list[str]:
+    """Return the names of what is in the folder and not in the paper."""
+    manifests = [path.stem for path in root.iterdir() if path.suffix in SUFFIXES]
+    shards = [path.parent.name for path in root.glob(f"*/{CLASSES}")]
+    of_paper = {*_paper_sets(), *(entry["shards"] for entry in _paper_sets().values())}
+    return sorted({*manifests, *shards} - of_paper)
+
+
 def _load(name: str, root: Path) -> ZeroShotSet | None:
-    template = paper_templates().get(name, PHOTO)
+    entry = _paper_sets().get(name, {})
+    template = entry.get("template", PHOTO)
     manifests = [root / f"{name}{suffix}" for suffix in SUFFIXES if (root / f"{name}{suffix}").is_file()]
     if len(manifests) > 1:
         raise UwmError(f"{root} holds {name} twice ({', '.join(map(str, manifests))}): keep one of them.")
     if manifests:
-        return manifest_set(name, manifests[0], template=template)
-    folder = root / name
-    if not folder.is_dir() or not any(folder.iterdir()):
+        return _beside_the_paper(manifest_set(name, manifests[0], template=template), entry)
+    if is_published(name, root):
+        return _beside_the_paper(folder_set(name, root, template=template), entry)
+    for folder in (root / name, root / entry.get("shards", "")):
+        if folder != root and folder.is_dir() and any(folder.iterdir()):
+            return _beside_the_paper(_from_folder(name, folder, entry), entry)
+    return None
+
+
+def _from_folder(name: str, folder: Path, entry: dict[str, Any]) -> ZeroShotSet | None:
+    shards = (folder / CLASSES).is_file() or any(folder.glob("*.tar")) or any(folder.glob("test/*.tar"))
+    if shards:
+        return shard_set(name, folder, template=entry.get("template") or first_prompt(folder) or PHOTO)
+    # A pickled set is passed over, like one that is not there, instead of ending what the others can show.
+    if pickled(name, folder) and not is_published(name, folder):
         return None
-    shards = any(folder.glob("*.tar")) or any(folder.glob("test/*.tar"))
-    return (shard_set if shards else folder_set)(name, folder, template=template)
+    return folder_set(name, folder, template=entry["template"])
+
+
+def _beside_the_paper(data: ZeroShotSet | None, entry: dict[str, Any]) -> ZeroShotSet | None:
+    """Say so where there are not as many images as the paper has."""
+    if data is None or entry.get("n", len(data.labels)) == len(data.labels):
+        return data
+    return replace(data, about=f"{data.about}; the paper takes {entry['images']}, {entry['n']:,} images")
