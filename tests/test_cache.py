@@ -478,7 +478,7 @@ def killed(moment, folder):
 if __name__ == "__main__":
     tiny_clip()  # imports once what all five need
     context, folder = multiprocessing.get_context("fork"), sys.argv[1]
-    barrier = context.Barrier(2, timeout=60)
+    barrier = context.Barrier(2, timeout=600)
     runs = [context.Process(target=race, args=(barrier, folder)) for _ in range(2)]
     runs += [context.Process(target=killed, args=(moment, folder)) for moment in ("batch", "writing", "keeping")]
     for run in runs: run.start()
