@@ -181,7 +181,8 @@ def tradeoff(
             if x and y:
                 _cross(ax, x, y, look.colour)
             else:
-                absent = LABELS[safety if x else knowledge]
+                absent = safety if x else knowledge
+                absent = LABELS.get(absent, absent)
                 ax.set_title(f"{absent} was not measured here for every model", fontsize=10, loc="left")
             if paper is not None and method in paper.index and {knowledge, safety} <= set(paper.columns):
                 at = paper.loc[method]
