@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 import uwmlib as uwm
 from uwmlib.manifests import manifests_dir
 from uwmlib.metrics import wilson
-from uwmlib.reporting import check_references, conclude, measured, record
+from uwmlib.reporting import check_references, conclude, measured, record, save_results
 
 FILES = sorted((manifests_dir() / "reference").glob("*.json"))
 
@@ -29,6 +30,13 @@ def test_record_keeps_value_interval_and_n():
     assert kept["a"]["gs"]["value"] == pytest.approx(100 * found.gs.double().mean().item())
     assert kept["a"]["gs"]["interval"] == pytest.approx([100 * low, 100 * high])
     assert kept["a"]["gs"]["n"] == 60
+
+
+def test_record_leaves_out_an_interval_that_is_not_known(tmp_path):
+    kept = record({"a": {"rouge_l": np.array([0.5]), "bleu": 0.25}}, ["rouge_l", "bleu"])
+    assert kept == {"a": {"rouge_l": {"value": 0.5, "n": 1}, "bleu": {"value": 0.25}}}
+    save_results("x", kept, params={}, path=tmp_path / "x.json")
+    assert measured(kept["a"], "rouge_l").value == 0.5
 
 
 def test_sensitivity_and_bias_are_measured_with_their_intervals():

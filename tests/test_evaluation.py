@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot as plt
 
 import uwmlib as uwm
+from uwmlib import paper
 from uwmlib.evaluation import DIRECTIONS, embed_images, embed_texts, evaluate_zero_shot
 from uwmlib.metrics import mean_accuracy
+from uwmlib.paper.verdicts import NOT_MEASURED
+from uwmlib.reporting import paper_beside_ours, plots, record
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +123,30 @@ def test_zero_shot_sets_have_names_of_their_own(vlm, tuples, name):
     sets = [uwm.zero_shot_set("dtd"), dataclasses.replace(uwm.zero_shot_set("eurosat"), name=name)]
     with pytest.raises(uwm.UwmError, match=f"called '{name}' too"):
         uwm.evaluate(vlm, tuples, zero_shot=sets)
+
+
+@pytest.mark.parametrize("n", [1, 2, 10])
+@pytest.mark.parametrize("n_sets", [0, 1])
+def test_tables_and_figures_go_on_with_few_tuples_and_without_sets(vlm, tuples, n, n_sets):
+    alone = uwm.zero_shot_set("dtd")
+    alone = dataclasses.replace(alone, images=alone.images[:1], labels=alone.labels[:1], classes=("brick",))
+    found = uwm.evaluate(vlm, tuples[:n], zero_shot=[alone][:n_sets])
+    ours = dict.fromkeys(["CLIP", "Safe-CLIP", "UWM"], found)
+    claims = paper.judge_claims(1, ours)
+    about_sets = claims[claims["claim"].str.contains("zero-shot")]
+    assert len(about_sets) and (n_sets or about_sets["here"].str.contains(NOT_MEASURED).any())
+    table = paper.verdict_table(paper.directions(1, "CLIP", rows=["UWM"], keys=["gs", "zs_mean"]), ours)
+    assert [NOT_MEASURED in word for word in table["verdict"]] == [False, not n_sets]
+    cells = paper_beside_ours(
+        list(ours), ["gs", "zs_mean"], ours, paper.paper_table(1), caption="c", name="tab-t"
+    )
+    assert [row[2].startswith("–") for row in cells.cells()[1:]] == 3 * [not n_sets]
+    assert ("zs_mean" in record(ours, ["gs", "zs_mean"])["UWM"]) == bool(n_sets)
+    figures = [plots.tradeoff(ours).figure, plots.zeroshot_slopes(dict.fromkeys(ours, found.zero_shot))]
+    figures.append(plots.preferences_bars(ours, paper.paper_table(1)).figure)
+    for figure in figures:
+        figure.savefig(io.BytesIO())
+        plt.close(figure)
 
 
 @pytest.mark.parametrize("texts", ["abcd", [], None, [1, 2]])

@@ -79,8 +79,30 @@ def test_numbers_without_interval_and_methods_the_paper_lacks_draw_no_extra():
         {"CLIP": dict.fromkeys(plots.PREFERENCE_KEYS, 50.0), "mine": OURS["UWM"]}, TABLE
     )
     assert len(whiskers(ax)) == 4 and len(markers(ax, hollow=True)) == 4
-    with pytest.raises(UwmError, match="gs was not measured for CLIP"):
-        plots.tradeoff({"CLIP": {"zs_mean": 50.0}})
+
+
+@pytest.mark.parametrize(
+    ("held", "keys", "words"),
+    [
+        ({"zs_mean": 50.0}, {}, "GS was not measured"),
+        ({"gs": 50.0}, {}, "zero-shot was not measured"),
+        ({"gs": 50.0}, {"knowledge": "own"}, "own was not measured"),
+    ],
+)
+def test_a_figure_says_what_was_not_measured_and_draws_the_rest(held, keys, words):
+    both = dict.fromkeys(["zs_mean", "gs", "own"], 40.0)
+    ax = plots.tradeoff({"CLIP": both, "UWM": held}, TABLE, **keys)
+    assert words in ax.get_title(loc="left")
+    drawn = [line.get_label() for line in markers(ax, hollow=False) if len(line.get_xdata())]
+    assert drawn == ["CLIP"]
+    assert [text.get_text() for text in ax.figure.legends[0].get_texts()] == ["CLIP", "UWM", "paper"]
+
+
+def test_slopes_without_a_set_say_so():
+    figure = plots.zeroshot_slopes({"CLIP": {}, "UWM": {}})
+    assert [text.get_text() for text in figure.texts] == [
+        "No classification set is at hand: there is nothing to show."
+    ]
 
 
 def test_tradeoff_places_markers():

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from uwmlib.reporting.measured import measured
+from uwmlib.reporting.measured import Measured, measured
 from uwmlib.reporting.references import DEFAULT_TOLERANCE, check_references
 from uwmlib.reporting.results import flatten, save_results
 
@@ -29,18 +29,19 @@ def record(sources: Mapping[str, Any], keys: Iterable[str]) -> dict[str, dict[st
     Returns
     -------
     dict
-        Row -> key -> `{"value": v, "interval": [lo, hi], "n": n}`.
+        Row -> key -> `{"value": v, "interval": [lo, hi], "n": n}`, the last two only where they are known.
     """
     keys = list(keys)
     found = {row: {key: measured(source, key) for key in keys} for row, source in sources.items()}
     return {
-        row: {
-            key: {"value": m.value, "interval": [m.lo, m.hi]} | ({} if m.n is None else {"n": m.n})
-            for key, m in scores.items()
-            if m is not None
-        }
-        for row, scores in found.items()
+        row: {key: _saved(number) for key, number in numbers.items() if number is not None}
+        for row, numbers in found.items()
     }
+
+
+def _saved(number: Measured) -> dict[str, Any]:
+    interval = {"interval": [number.lo, number.hi]} if number.has_interval else {}
+    return {"value": number.value} | interval | ({} if number.n is None else {"n": number.n})
 
 
 def conclude(
