@@ -205,3 +205,14 @@ def test_refreshing_twice_gives_the_same_file(tmp_path, monkeypatch):
     assert notebook.read_bytes() == first
     assert stdout_of(notebook) == "one\n"
     assert b"/" + Path(tmp_path).name.encode() not in first
+
+
+def test_a_built_page_is_mended(layout, monkeypatch):
+    def build_site(layout):
+        layout.pages.mkdir(parents=True)
+        (layout.pages / "a.html").write_text("<html><head></head><pre>code</pre></html>")
+        return 0
+
+    monkeypatch.setattr(build_book, "build_site", build_site)
+    assert build_book.build(layout.root) == 0
+    assert '<pre tabindex="0">code</pre>' in (layout.pages / "a.html").read_text()
