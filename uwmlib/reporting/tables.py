@@ -101,13 +101,13 @@ class Table:
         return [header, *body]
 
     def to_myst(self) -> str:
-        """The table as MyST markdown, inside a `wide-table` container that scrolls on narrow screens."""
+        """The table as MyST markdown; the book's style sheet says how it scrolls on narrow screens."""
         header, *body = [[_in_pipe_table(cell) for cell in row] for row in self.cells()]
         _, *columns = zip(*self.cells()[1:], strict=True)
         alignment = [":--", *("--:" if _is_numeric(column) else ":--" for column in columns)]
         lines = [_pipe(header), _pipe(alignment), *map(_pipe, body)]
-        opening = ["::::{container} wide-table", f":::{{table}} {_without_markup(self.caption.strip())}"]
-        return "\n".join([*opening, f":name: {self.name}", "", *lines, ":::", "::::"])
+        opening = f":::{{table}} {_without_markup(self.caption.strip())}"
+        return "\n".join([opening, f":name: {self.name}", "", *lines, ":::"])
 
     def to_html(self) -> str:
         """The table as HTML, for notebooks outside the book."""
@@ -119,7 +119,7 @@ class Table:
         )
         caption = html.escape(self.caption.strip(), quote=False)
         return (
-            '<div class="wide-table" style="overflow-x: auto" tabindex="0"><table>'
+            '<div style="overflow-x: auto" tabindex="0"><table>'
             f'<caption style="text-align: left">{caption}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         )
