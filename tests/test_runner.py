@@ -222,8 +222,16 @@ def test_an_output_over_an_input_is_refused_before_anything_runs(
     assert snapshot(tmp_path) == before
 
 
-def test_a_notebook_that_calls_check_run_is_checked_before_its_kernel(tmp_path, never_runs):
-    notebook = write_notebook(tmp_path / "04_tiny.ipynb", "uwm.check_run(tau=tau, results_dir=results_dir)")
+def test_every_chapter_refuses_a_share_that_is_none_before_its_kernel(tmp_path, never_runs):
+    for notebook in runner.list_notebooks(runner.notebooks_dir()):
+        if "tau" in runner.declared_parameters(notebook):
+            with pytest.raises(UwmError, match="tau is 2.0"):
+                runner.run_notebook(notebook, output=tmp_path / "o.ipynb", parameters={"tau": 2.0})
+
+
+@pytest.mark.parametrize("call", ["uwm.check_run(tau=tau)", "uwm.checked_parameters(globals())"])
+def test_a_notebook_that_checks_its_parameters_is_checked_before_its_kernel(tmp_path, never_runs, call):
+    notebook = write_notebook(tmp_path / "04_tiny.ipynb", call)
     for name, value in (("tau", 2.0), ("results_dir", str(notebook))):
         with pytest.raises(UwmError, match=f"{name} is 2.0|is a file, not a folder"):
             runner.run_notebook(notebook, output=tmp_path / "o.ipynb", parameters={name: value})

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PROJECT = "uwm-book"
 KERNEL = "python3"
 RUNS = "_runs"
+CHECKING = ("check_run(", "checked_parameters(")  #: how a notebook says that its parameters are the book's
 MAX_DEPTH = 20  #: of lists in a file of parameters
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -207,7 +208,8 @@ def run_notebook(
         Where the executed notebook shall stand; `_runs/<name>.ipynb` in the working directory by default. It
         is written once the run is over, so an earlier result stays until a new one is whole.
     parameters : mapping, optional
-        See `check_parameters`. In a notebook that calls `check_run` they are checked by that as well.
+        See `check_parameters`. In a notebook that calls `check_run` or `checked_parameters` they are checked by
+        those as well.
     progress : bool
         Say on stderr which file is run, and show a bar that counts the cells.
 
@@ -229,7 +231,7 @@ def run_notebook(
     output = Path(output) if output is not None else Path.cwd() / RUNS / source.name
     values = check_parameters(parameters or {}, declared_parameters(source))
     node = _read_notebook(source)
-    if any("check_run(" in cell.source for cell in node.cells):
+    if any(call in cell.source for cell in node.cells for call in CHECKING):
         check_run(**{name: value for name, value in values.items() if name in CHECKS})
     target, failed = _targets(output, source, values)
     check_kernel()
