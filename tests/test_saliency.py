@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_models import naive_score
 
+import uwmlib.editing.saliency as saliency
 from uwmlib.editing import PairSums, combine, emitted, received, token_statistics
 from uwmlib.editing.saliency import VARIANTS
 from uwmlib.errors import UwmError
@@ -77,6 +78,57 @@ def test_statistics_keep_their_digits_far_from_zero():
     assert torch.allclose(norm.double(), z.double().norm(dim=1), rtol=1e-6)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("tokens", [2, 50, 577])
+def test_statistics_keep_their_digits_where_the_spread_is_the_last_digit(tokens, masked):
+    # Spread 1e-3 around 10,000: neighbouring float32 numbers lie as far apart, so the mean itself is rounded.
+    generator = torch.Generator().manual_seed(tokens)
+    wide = 1e4 + 1e-3 * torch.randn(5, tokens, 40, generator=generator, dtype=torch.float64)
+    z = wide.float()
+    mask = None
+    if masked:
+        z = torch.cat([z, torch.full((5, 3, 40), float("nan"))], dim=1)
+        mask = (torch.arange(tokens + 3) < tokens).expand(5, -1)
+    norm, std = token_statistics(z, mask)
+    exact = z[:, :tokens].double()
+    assert torch.allclose(std.double(), exact.std(dim=1) + 1e-8, rtol=1e-5, atol=0)
+    assert torch.allclose(norm.double(), exact.norm(dim=1), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_one_loud_token_costs_no_digits(masked):
+    # The class token of a ViT is far from all others, wherever it stands.
+    z = random_inputs(6, 50, 16)
+    for sample in range(6):
+        z[sample, 9 * sample] *= 1e4
+    mask = torch.ones(6, 50, dtype=torch.bool) if masked else None
+    norm, std = token_statistics(z, mask)
+    assert torch.allclose(std.double(), z.double().std(dim=1), rtol=1e-5)
+    assert torch.allclose(norm.double(), z.double().norm(dim=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_statistics_do_not_depend_on_what_is_reduced_together(masked, monkeypatch):
+    z = random_inputs(11, 6, 5)
+    mask = torch.arange(6) < torch.arange(2, 13)[:, None].clamp_max(5) if masked else None
+    whole = token_statistics(z, mask)
+    for chunk in (1, 4 * z[0].numel(), 10 * z[0].numel()):  # one sample, a short last part, all but one
+        monkeypatch.setattr(saliency, "CHUNK", chunk)
+        for a, b in zip(token_statistics(z, mask), whole, strict=True):
+            assert torch.allclose(a, b, rtol=1e-6, atol=0)
+
+
+def test_input_is_left_alone_in_any_layout():
+    mask = torch.arange(7) < torch.tensor([7, 3, 5])[:, None]
+    z = random_inputs(3, 7, 4)
+    turned = z.transpose(0, 1).contiguous().transpose(0, 1)  # as models that run sequence first show it
+    before = z.clone()
+    for keep in (None, mask):
+        for a, b in zip(token_statistics(z, keep), token_statistics(turned, keep), strict=True):
+            assert torch.allclose(a, b, rtol=1e-6, atol=0)
+    assert torch.equal(z, before) and torch.equal(turned, before)
+
+
 def test_masked_tokens_do_not_matter():
     z = random_inputs(2, 6, 3)
     mask = torch.tensor([[True, True, True, False, False, False], [True] * 6])
@@ -93,7 +145,8 @@ def test_silent_features_and_zero_rows_stay_finite():
     z[:, :, 2] = 3  # constant: no spread
     weight[1] = 0
     norm, std = token_statistics(z)
-    assert torch.allclose((norm / std)[:, 0], torch.full((4,), 5**0.5))  # sqrt(T - 1)
+    assert torch.equal((norm / std)[:, 0], torch.full((4,), 5.0).sqrt())  # sqrt(T - 1)
+    assert torch.equal(std[:, 2], torch.full((4,), 1e-8))
     for variant in VARIANTS:
         score = factored(z, weight, variant, prior=False)
         assert torch.isfinite(score).all()
