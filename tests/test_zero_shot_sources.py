@@ -424,8 +424,28 @@ def test_compressed_shards_and_links_are_no_images(wds):
         label = tarfile.TarInfo("a.cls")
         label.size = 1
         archive.addfile(label, io.BytesIO(b"1"))
-    with pytest.raises(uwm.UwmError, match="sample a .* no image"):
+    with pytest.raises(uwm.UwmError, match="a.png in .* is a link or no plain file"):
         shards(wds)
+
+
+def test_a_header_that_leads_backwards_ends_the_reading(wds):
+    path = wds / "test" / "5.tar"
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        end = archive.getmembers()[-1].offset_data + 512
+    header = bytearray(tarfile.TarInfo("notes.json").tobuf())
+    header[124:136] = (2**96 - 512).to_bytes(12, "big")  # -512 in base 256
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path.write_bytes(whole[:end] + bytes(header) + whole[end:])
+    with pytest.raises(uwm.UwmError, match="negative size"):
+        shards(wds)
+
+
+def test_files_that_macos_adds_to_a_shard_are_none_of_its_samples(wds):
+    extra = {"._s0000005.png": b"x", "._s0000005.cls": b"x"}
+    shard(wds / "test" / "5.tar", samples((50, 1), first=5) | extra)
+    assert len(shards(wds).images) == 11
 
 
 def test_a_broken_image_in_a_shard_is_named_when_it_is_opened(wds):

@@ -142,8 +142,14 @@ def _samples(shard: Path) -> list[tuple[Member, int]]:
                 path = PurePosixPath(entry.name)
                 key, suffix = str(path.parent / path.name.split(".")[0]), path.suffix.lower()
                 held = images if suffix in IMAGES else labels if suffix == LABEL else None
-                if held is None or not entry.isreg() or entry.issparse():
+                if entry.size < 0:  # which would lead tarfile backwards, for ever
+                    raise tarfile.ReadError(f"{entry.name} has a negative size")
+                if held is None or path.name.startswith("._"):  # macOS adds such files
                     continue
+                if not entry.isreg() or entry.issparse():
+                    raise UwmError(
+                        f"{entry.name} in {shard} is a link or no plain file: put the file itself there."
+                    )
                 if key in held:
                     raise UwmError(f"{shard} holds {entry.name} twice: leave one of them out.")
                 member = Member(shard, entry.name, entry.offset_data, entry.size)
