@@ -4,284 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from set_files import dtd, folders, food101, picture, read
 
 import uwmlib as uwm
 from uwmlib.evaluation import evaluate_zero_shot
-from uwmlib.zero_shot.folders import folder_set, imagenet_classes
+from uwmlib.zero_shot.folders import folder_set
 from uwmlib.zero_shot.shards import shard_set
 
 PHOTO = "a photo of a {}."
-
-
-def picture(path, shade: int) -> Path:
-    """Write a small image of one grey; its shade says later which one was read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (20, 12), (shade,) * 3).save(path, **({"quality": 100} if path.suffix == ".jpg" else {}))
-    return path
-
-
-def read(data) -> list[tuple[int, str]]:
-    """What a set holds: the shade of each image, and the name of its class."""
-    shades = [int(np.asarray(image)[0, 0, 0]) for image in data.images[:]]
-    return [(shade, data.classes[label]) for shade, label in zip(shades, data.labels, strict=True)]
-
-
-def folders(root: Path, contents: dict[str, list[int]], suffix: str = ".png") -> Path:
-    for name, shades in contents.items():
-        (root / name).mkdir(parents=True, exist_ok=True)
-        for i, shade in enumerate(shades):
-            picture(root / name / f"{i}{suffix}", shade)
-    return root
-
-
-def load(name: str, root: Path):
-    return folder_set(name, root, template=PHOTO)
-
-
-# --- Folders of images ---
-
-
-def test_class_folders_are_classes_and_hidden_things_are_none(tmp_path):
-    root = folders(
-        tmp_path, {"pug_dog": [10, 20], "cat": [30], "empty": [], ".cache": [99], "__MACOSX": [98]}
-    )
-    picture(root / "cat" / "._0.png", 97)
-    (root / "cat" / "notes.txt").write_text("no image")
-    (root / "README.md").write_text("no class")
-    data = load("own", root)
-    assert data.classes == ("cat", "empty", "pug dog")
-    assert read(data) == [(30, "cat"), (10, "pug dog"), (20, "pug dog")]
-
-
-def test_folders_of_own_sets_that_are_numbers_are_refused(tmp_path):
-    with pytest.raises(uwm.UwmError, match="are numbers: .* manifest"):
-        load("own", folders(tmp_path, {"0": [1], "1": [2], "10": [3]}))
-
-
-@pytest.mark.parametrize(("name", "n"), [("imagenet", 1000), ("imagenet_sketch", 1000), ("imagenet_r", 2)])
-def test_synsets_get_the_names_of_imagenet(tmp_path, name, n):
-    data = load(name, folders(tmp_path, {"n01443537": [50], "n01440764": [40]}))
-    assert read(data) == [(40, "tench"), (50, "goldfish")]
-    assert len(data.classes) == n
-
-
-def test_imagenet_v2_counts_its_folders_as_numbers_and_not_as_text(tmp_path):
-    inner = tmp_path / "imagenetv2-matched-frequency-format-val"
-    data = load("imagenet_v2", folders(inner, {str(i): [i % 251] for i in (0, 1, 2, 10, 999)}))
-    names, _ = imagenet_classes()
-    assert sorted(read(data)) == sorted((i % 251, names[i]) for i in (0, 1, 2, 10, 999))
-    assert len(data.classes) == 1000
-
-
-def test_the_synsets_of_imagenet_stand_in_the_order_of_its_names():
-    names, synsets = imagenet_classes()
-    assert len(names) == len(synsets) == 1000 and list(synsets) == sorted(synsets)
-    known = {"n01440764": "tench", "n02504458": "African bush elephant", "n15075141": "toilet paper"}
-    assert {synset: names[synsets.index(synset)] for synset in known} == known
-
-
-def test_a_synset_outside_imagenet_is_refused(tmp_path):
-    with pytest.raises(uwm.UwmError, match="n00000001 is no class of ImageNet"):
-        load("imagenet_a", folders(tmp_path, {"n00000001": [1], "n01440764": [2]}))
-
-
-@pytest.mark.parametrize("contents", [{}, {"cat": []}])
-def test_a_folder_without_images_is_refused(tmp_path, contents):
-    with pytest.raises(uwm.UwmError, match="own"):
-        load("own", folders(tmp_path, contents))
-
-
-def test_a_broken_image_is_named_when_it_is_opened(tmp_path):
-    root = folders(tmp_path, {"cat": [1, 2]})
-    (root / "cat" / "1.png").write_bytes((root / "cat" / "1.png").read_bytes()[:40])
-    data = load("own", root)
-    assert np.asarray(data.images[0])[0, 0, 0] == 1
-    with pytest.raises(uwm.UwmError, match="1.png is not a readable image"):
-        data.images[:]
-
-
-# --- torchvision's layouts ---
-
-
-def food101(root):
-    for i, (name, shade) in enumerate({"apple_pie": 10, "sushi": 20}.items()):
-        picture(root / "food-101" / "images" / name / f"{i}.jpg", shade)
-    meta = root / "food-101" / "meta"
-    meta.mkdir()
-    (meta / "test.json").write_text(json.dumps({"sushi": ["sushi/1"], "apple_pie": ["apple_pie/0"]}))
-    return [(10, "apple pie"), (20, "sushi")]
-
-
-def eurosat(root):
-    folders(root / "eurosat" / "2750", {"SeaLake": [7], "AnnualCrop": [5]}, ".jpg")
-    return [(5, "Annual Crop"), (7, "Sea Lake")]
-
-
-def fgvc_aircraft(root):
-    data = root / "fgvc-aircraft-2013b" / "data"
-    for i in (1, 2):
-        picture(data / "images" / f"000000{i}.jpg", 10 * i)
-    (data / "variants.txt").write_text("F/A-18\n747-400\n")
-    (data / "images_variant_test.txt").write_text("0000001 747-400\n0000002 F/A-18\n")
-    return [(10, "747-400"), (20, "F/A-18")]
-
-
-def dtd(root):
-    folder = root / "dtd" / "dtd"
-    for name, shade in {"banded": 10, "zigzagged": 20}.items():
-        picture(folder / "images" / name / f"{name}_1.jpg", shade)
-    (folder / "labels").mkdir()
-    for k in range(1, 11):
-        lines = ["zigzagged/zigzagged_1.jpg"] if k == 1 else ["banded/banded_1.jpg"]
-        (folder / "labels" / f"test{k}.txt").write_text("\n".join(lines) + "\n")
-    return [(20, "zigzagged")] + 9 * [(10, "banded")]
-
-
-def sun397(root):
-    (root / "SUN397").mkdir()
-    (root / "SUN397" / "ClassName.txt").write_text("/a/abbey\n/a/apartment_building/outdoor\n")
-    picture(root / "SUN397" / "a" / "apartment_building" / "outdoor" / "sun_b.jpg", 20)
-    picture(root / "SUN397" / "a" / "abbey" / "sun_a.jpg", 10)
-    return [(10, "abbey"), (20, "apartment building outdoor")]
-
-
-def stanford_cars(root):
-    from scipy.io import savemat
-
-    base = root / "stanford_cars"
-    (base / "devkit").mkdir(parents=True)
-    names = np.array(["McLaren MP4-12C Coupe 2012", "smart fortwo Convertible 2012"], dtype=object)
-    savemat(base / "devkit" / "cars_meta.mat", {"class_names": names})
-    annotations = np.array([("2.jpg", 2), ("1.jpg", 1)], dtype=[("fname", object), ("class", object)])
-    savemat(base / "cars_test_annos_withlabels.mat", {"annotations": annotations})
-    for i in (1, 2):
-        picture(base / "cars_test" / f"{i}.jpg", 10 * i)
-    return [(10, names[0]), (20, names[1])]
-
-
-def caltech101(root):
-    inner = root / "caltech101" / "101_ObjectCategories"
-    folders(inner, {"Faces_easy": [10], "BACKGROUND_Google": [99], "accordion": [20]}, ".jpg")
-    return [(10, "Faces easy"), (20, "accordion")]
-
-
-def oxford_pets(root):
-    base = root / "oxford-iiit-pet"
-    (base / "annotations").mkdir(parents=True)
-    lines = ["american_bulldog_3 2 2 1", "Abyssinian_201 1 1 1"]
-    (base / "annotations" / "test.txt").write_text("\n".join(lines) + "\n")
-    picture(base / "images" / "american_bulldog_3.jpg", 10)
-    picture(base / "images" / "Abyssinian_201.jpg", 20)
-    return [(10, "American Bulldog"), (20, "Abyssinian")]
-
-
-def ucf101(root):
-    folders(root / "UCF-101-midframes", {"Apply_Eye_Makeup": [10], "TaiChi": [20]}, ".jpg")
-    return [(10, "Apply Eye Makeup"), (20, "Tai Chi")]
-
-
-LAYOUTS = [
-    food101, eurosat, fgvc_aircraft, dtd, sun397, stanford_cars, caltech101, oxford_pets, ucf101,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("make", LAYOUTS)
-def test_published_layouts(tmp_path, make):
-    expected = make(tmp_path)
-    before = sorted(tmp_path.rglob("*"))
-    assert read(load(make.__name__, tmp_path)) == expected
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_flowers_are_numbered_from_1_in_their_file(tmp_path, monkeypatch):
-    from scipy.io import savemat
-
-    from uwmlib.torchvision_shim import import_torchvision
-
-    flowers = import_torchvision().datasets.Flowers102
-    monkeypatch.setattr(
-        flowers, "_check_integrity", lambda self: True
-    )  # the checksums are those of the real files
-    base = tmp_path / "flowers-102"
-    for i in (1, 2, 3):
-        picture(base / "jpg" / f"image_0000{i}.jpg", 10 * i)
-    savemat(base / "imagelabels.mat", {"labels": np.array([[77, 1, 102]])})
-    savemat(
-        base / "setid.mat", {"trnid": np.array([[1]]), "valid": np.array([[1]]), "tstid": np.array([[2, 3]])}
-    )
-    data = load("flowers102", tmp_path)
-    assert read(data) == [(20, "pink primrose"), (30, "blackberry lily")] and len(data.classes) == 102
-
-
-@pytest.mark.parametrize(
-    ("make", "broken"),
-    [
-        (food101, "food-101/meta/test.json"),
-        (fgvc_aircraft, "fgvc-aircraft-2013b/data/images_variant_test.txt"),
-        (stanford_cars, "stanford_cars/cars_test_annos_withlabels.mat"),
-        (oxford_pets, "oxford-iiit-pet/annotations/test.txt"),
-    ],
-)
-def test_a_damaged_copy_is_refused_in_one_sentence(tmp_path, make, broken):
-    make(tmp_path)
-    (tmp_path / broken).write_text("nonsense\n")
-    with pytest.raises(
-        uwm.UwmError, match=rf"no whole copy of {make.__name__} \(.+\): copy or unpack it again\.$"
-    ):
-        load(make.__name__, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "test", "names", "n_labels"),
-    [
-        ("cifar10", "cifar-10-batches-bin/test_batch.bin", "cifar-10-batches-bin/batches.meta.txt", 1),
-        ("cifar100", "cifar-100-binary/test.bin", "cifar-100-binary/fine_label_names.txt", 2),
-    ],
-)
-def test_binary_cifar_is_read_as_its_authors_describe_it(tmp_path, name, test, names, n_labels):
-    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    labels = [1, 0, 1]
-    (tmp_path / test).parent.mkdir()
-    # The fine label stands last; then all of red, row by row, then green, then blue.
-    rows = [
-        bytes([9, label][-n_labels:]) + b"".join(image[:, :, channel].tobytes() for channel in range(3))
-        for image, label in zip(images, labels, strict=True)
-    ]
-    (tmp_path / test).write_bytes(b"".join(rows))
-    (tmp_path / names).write_text("airplane\nautomobile\n\n")
-    data = load(name, tmp_path)
-    assert np.array_equal(data.images, images) and data.labels.tolist() == labels
-    assert data.classes == ("airplane", "automobile")
-    (tmp_path / test).write_bytes(b"".join(rows)[:-1])
-    with pytest.raises(uwm.UwmError, match="ends within an image"):
-        load(name, tmp_path)
-
-
-class Trap:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-def test_pickled_cifar_is_refused_and_never_unpickled(tmp_path):
-    folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    for name in ("test_batch", "batches.meta"):
-        (folder / name).write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
-    with pytest.raises(uwm.UwmError, match="pickled and may hold code"):
-        load("cifar10", tmp_path)
-    assert not (tmp_path / "sprung").exists()
 
 
 # --- Webdataset shards ---
@@ -348,6 +84,22 @@ def test_other_forms_of_images_and_other_files_in_a_shard(wds):
     assert [name for _, name in read(shards(wds))] == ["dog", "cat"]
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (("a.1.png", "a.2.png"), ("a.2.cls", "a.1.cls")),  # two samples by their last dots
+        (("a.seg.png", "b.png"), ("b.cls", "a.cls")),  # webdataset cuts at the first
+        (("a..png", "x.y/b.png"), ("x.y/b.cls", "a.cls")),
+    ],
+)
+def test_the_dots_in_the_name_of_a_sample(tmp_path, images, labels):
+    files = {image: encoded(10 * i) for i, image in enumerate(images)}
+    files |= {labels[0]: b"1", labels[1]: b"0"}
+    shard(tmp_path / "0.tar", files)
+    (tmp_path / "classnames.txt").write_text("cat\ndog\n")
+    assert read(shards(tmp_path)) == [(0, "cat"), (10, "dog")]
+
+
 def test_the_digest_of_shards_is_that_of_what_they_hold(wds, tmp_path_factory):
     digest = shards(wds).images.digest()
     one = tmp_path_factory.mktemp("one")
@@ -388,6 +140,16 @@ def damaged_header(content: bytes) -> bytes:
         (lambda folder: change(folder / "test" / "5.tar", lambda b: b"no tar" * 99), "5.tar is no whole"),
         (lambda folder: shard(folder / "test" / "5.tar", {"a.png": encoded(1)}), "sample a .* no label"),
         (lambda folder: shard(folder / "test" / "5.tar", {"a.cls": b"1"}), "sample a .* no image"),
+        (
+            lambda folder: shard(
+                folder / "test" / "5.tar", {"a.1.png": b"", "a.2.png": b"", "a.1.cls": b"1"}
+            ),
+            "sample a.2 .* no label",
+        ),
+        (
+            lambda folder: shard(folder / "test" / "5.tar", {"a.png": b"", "a.cls": b"1", "a..cls": b"0"}),
+            "a.cls twice",
+        ),
         (
             lambda folder: shard(folder / "test" / "5.tar", {"a.png": b"", "a.jpg": b"", "a.cls": b"1"}),
             "twice",
@@ -558,7 +320,7 @@ def test_every_form_is_found_under_the_papers_names(tmp_path):
     manifest(tmp_path, "oxford_pets", [("1.png", "pug")])
     dtd(tmp_path)  # at the root, as torchvision leaves it
     food101(tmp_path / "food101")  # in a folder of its own
-    folders(tmp_path / "imagenet_a", {"n01440764": [4]})
+    folders(tmp_path / "imagenet_a", {"n01440764": [4], "n01443537": [5]})
     for place in ("wds_cars", "mine"):
         shard(tmp_path / place / "test" / "0.tar", samples((10, 1)))
         (tmp_path / place / "classnames.txt").write_text("cat\ndog\n")
@@ -574,6 +336,25 @@ def test_every_form_is_found_under_the_papers_names(tmp_path):
     assert all(data.name == name for name, data in found.items())
     assert "the paper takes test, 3,669 images" in found["oxford_pets"].about
     assert "paper" not in found["mine"].about
+
+
+def test_class_folders_with_names_beside_them_are_a_set_of_its_own(tmp_path):
+    folders(tmp_path / "mine", {"a": [1], "b": [2]})
+    (tmp_path / "mine" / "classnames.txt").write_text("cat\ndog\n")
+    expected = food101(tmp_path)
+    (tmp_path / "food-101" / "classnames.txt").write_text("pie\nfish\n")
+    found = uwm.load_zero_shot(tmp_path)
+    assert list(found) == ["food101", "mine"] and found["mine"].prompts == [
+        "a photo of a cat.",
+        "a photo of a dog.",
+    ]
+    assert read(found["food101"]) == [(expected[0][0], "pie"), (expected[1][0], "fish")]
+
+
+def test_a_published_set_without_its_lists_is_not_passed_over(tmp_path):
+    folders(tmp_path / "stanford_cars", {"cars_test": [1], "cars_train": [2]})
+    with pytest.raises(uwm.UwmError, match="without cars_test_annos_withlabels.mat"):
+        uwm.load_zero_shot(tmp_path)
 
 
 def test_a_set_of_the_papers_size_is_said_to_be_nothing_else(tmp_path):

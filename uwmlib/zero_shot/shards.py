@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -99,7 +100,7 @@ def shard_set(name: str, folder: Path, *, template: str) -> ZeroShotSet:
     if not samples:
         raise UwmError(f"The shards in {folder} hold no image: copy them again.")
     labels = np.array([label for _, label in samples], dtype=np.int64)
-    classes = _class_names(folder / CLASSES)
+    classes = class_names(folder / CLASSES)
     images = ShardImages([member for member, _ in samples])
     return ZeroShotSet(name, f"shards in {folder.name}", images, labels, classes, template)
 
@@ -111,7 +112,8 @@ def first_prompt(folder: Path) -> str:
     return lines[0].strip().replace("{c}", "{}")
 
 
-def _class_names(path: Path) -> tuple[str, ...]:
+def class_names(path: Path) -> tuple[str, ...]:
+    """Return the class names in a text file, one a line in the order of the labels."""
     if not path.is_file():
         raise UwmError(f"There is no {path}: write the names of the classes there, one a line.")
     try:
@@ -133,14 +135,13 @@ def _shards(folder: Path) -> list[Path]:
 
 def _samples(shard: Path) -> list[tuple[Member, int]]:
     """List the images of a shard with their labels, in the order in which they lie there."""
-    images: dict[str, Member] = {}
-    labels: dict[str, int] = {}
+    images: list[Member] = []
+    labels: list[Member] = []
     try:
         with tarfile.open(shard, "r:") as archive:
             for entry in archive:
-                # A sample's name ends at the first dot of the file's name, as webdataset has it.
                 path = PurePosixPath(entry.name)
-                key, suffix = str(path.parent / path.name.split(".")[0]), path.suffix.lower()
+                suffix = path.suffix.lower()
                 held = images if suffix in IMAGES else labels if suffix == LABEL else None
                 if entry.size < 0:  # which would lead tarfile backwards, for ever
                     raise tarfile.ReadError(f"{entry.name} has a negative size")
@@ -150,18 +151,38 @@ def _samples(shard: Path) -> list[tuple[Member, int]]:
                     raise UwmError(
                         f"{entry.name} in {shard} is a link or no plain file: put the file itself there."
                     )
-                if key in held:
-                    raise UwmError(f"{shard} holds {entry.name} twice: leave one of them out.")
-                member = Member(shard, entry.name, entry.offset_data, entry.size)
-                held[key] = member if held is images else _label(member)
+                held.append(Member(shard, entry.name, entry.offset_data, entry.size))
             _require_end(archive, shard)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UwmError(f"{shard} is no whole, uncompressed tar file ({error}): copy it again.") from error
-    alone = sorted(images.keys() ^ labels.keys())
-    if alone:
-        lacks = "label" if alone[0] in images else "image"
-        raise UwmError(f"The sample {alone[0]} in {shard} has no {lacks}: add it or leave the sample out.")
-    return [(member, labels[key]) for key, member in images.items()]
+    return [(image, _label(member)) for image, member in _paired(images, labels, shard)]
+
+
+def _paired(images: list[Member], labels: list[Member], shard: Path) -> list[tuple[Member, Member]]:
+    """Pair images and labels whose names are alike up to the last dot; or else, as in webdataset, up to the first."""
+    for members in (images, labels):
+        keys = Counter(map(_to_last_dot, members))
+        twice = next((member.name for member in members if keys[_to_last_dot(member)] > 1), None)
+        if twice:
+            raise UwmError(f"{shard} holds {twice} twice: leave one of them out.")
+    for key in (_to_last_dot, _to_first_dot):
+        by_key = {key(member): member for member in labels}
+        keys = [key(member) for member in images]
+        if len(by_key) == len(labels) and sorted(keys) == sorted(by_key):
+            return [(image, by_key[each]) for image, each in zip(images, keys, strict=True)]
+    labelled = set(map(_to_last_dot, labels))
+    alone = min(labelled ^ set(map(_to_last_dot, images)))
+    lacks = "image" if alone in labelled else "label"
+    raise UwmError(f"The sample {alone} in {shard} has no {lacks}: add it or leave the sample out.")
+
+
+def _to_last_dot(member: Member) -> str:
+    return str(PurePosixPath(member.name).with_suffix("")).rstrip(".")  # some writers put two dots
+
+
+def _to_first_dot(member: Member) -> str:
+    path = PurePosixPath(member.name)
+    return str(path.parent / path.name.split(".")[0])
 
 
 def _label(member: Member) -> int:

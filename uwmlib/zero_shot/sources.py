@@ -12,7 +12,7 @@ from typing import Any
 from uwmlib.errors import UwmError
 from uwmlib.manifests import manifest_path
 from uwmlib.rows import SUFFIXES
-from uwmlib.zero_shot.folders import folder_set, is_published, pickled
+from uwmlib.zero_shot.folders import LAYOUTS, folder_set, pickled, published
 from uwmlib.zero_shot.own import manifest_set
 from uwmlib.zero_shot.sets import PHOTO, ZeroShotSet
 from uwmlib.zero_shot.shards import CLASSES, first_prompt, shard_set
@@ -32,9 +32,9 @@ def load_zero_shot(folder: str | PathLike) -> dict[str, ZeroShotSet]:
     """Return the sets that are at hand in a folder, those of the paper first.
 
     A set called NAME is, in this order, a manifest `NAME.csv` or `NAME.jsonl` (see `manifest_set`); a set of the
-    paper as torchvision lays it out, `folder` being its root (`folder_set`); a folder `NAME` of webdataset shards
-    (`shard_set`), of class folders or as torchvision lays it out; a folder of shards under the name that CLIP_benchmark
-    gives them, such as `wds_vtab-pets`. A name of the paper's Table 2 brings its prompt template; any other
+    paper as its archive unpacks, such as `oxford-iiit-pet` (`folder_set`); a folder `NAME` of webdataset shards
+    (`shard_set`), of class folders or with what an archive unpacks; a folder of shards as CLIP_benchmark calls
+    them, such as `wds_vtab-pets`. A name of the paper's Table 2 brings its prompt template; any other
     manifest, or folder with a `classnames.txt`, is a set of its own. Nothing is downloaded or unpickled.
 
     Parameters
@@ -73,9 +73,10 @@ def not_at_hand(found: dict[str, ZeroShotSet], folder: str | PathLike) -> str:
 def _own_names(root: Path) -> list[str]:
     """Return the names of what is in the folder and not in the paper."""
     manifests = [path.stem for path in root.iterdir() if path.suffix in SUFFIXES]
-    shards = [path.parent.name for path in root.glob(f"*/{CLASSES}")]
+    named = [path.parent.name for path in root.glob(f"*/{CLASSES}")]
     of_paper = {*_paper_sets(), *(entry["shards"] for entry in _paper_sets().values())}
-    return sorted({*manifests, *shards} - of_paper)
+    published_as = {root for layout in LAYOUTS.values() for root in layout.roots}
+    return sorted({*manifests, *named} - of_paper - published_as)
 
 
 def _load(name: str, root: Path) -> ZeroShotSet | None:
@@ -86,8 +87,8 @@ def _load(name: str, root: Path) -> ZeroShotSet | None:
         raise UwmError(f"{root} holds {name} twice ({', '.join(map(str, manifests))}): keep one of them.")
     if manifests:
         return _beside_the_paper(manifest_set(name, manifests[0], template=template), entry)
-    if is_published(name, root):
-        return _beside_the_paper(folder_set(name, root, template=template), entry)
+    if place := published(name, root):
+        return _beside_the_paper(folder_set(name, place, template=template), entry)
     for folder in (root / name, root / entry.get("shards", "")):
         if folder != root and folder.is_dir() and any(folder.iterdir()):
             return _beside_the_paper(_from_folder(name, folder, entry), entry)
@@ -95,13 +96,13 @@ def _load(name: str, root: Path) -> ZeroShotSet | None:
 
 
 def _from_folder(name: str, folder: Path, entry: dict[str, Any]) -> ZeroShotSet | None:
-    shards = (folder / CLASSES).is_file() or any(folder.glob("*.tar")) or any(folder.glob("test/*.tar"))
-    if shards:
+    shards = any(folder.glob("*.tar")) or any(folder.glob("test/*.tar"))
+    if shards or ((folder / CLASSES).is_file() and not any(path.is_dir() for path in folder.iterdir())):
         return shard_set(name, folder, template=entry.get("template") or first_prompt(folder) or PHOTO)
     # A pickled set is passed over, like one that is not there, instead of ending what the others can show.
-    if pickled(name, folder) and not is_published(name, folder):
+    if pickled(name, folder) and not published(name, folder):
         return None
-    return folder_set(name, folder, template=entry["template"])
+    return folder_set(name, folder, template=entry.get("template", PHOTO))
 
 
 def _beside_the_paper(data: ZeroShotSet | None, entry: dict[str, Any]) -> ZeroShotSet | None:
