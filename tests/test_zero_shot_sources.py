@@ -318,7 +318,7 @@ def test_manifests_that_cannot_be_meant_are_refused(tmp_path, labels, facts, wor
 
 def test_every_form_is_found_under_the_papers_names(tmp_path):
     manifest(tmp_path, "oxford_pets", [("1.png", "pug")])
-    dtd(tmp_path)  # at the root, as torchvision leaves it
+    textures = dtd(tmp_path)  # at the root, as torchvision leaves it
     food101(tmp_path / "food101")  # in a folder of its own
     folders(tmp_path / "imagenet_a", {"n01440764": [4], "n01443537": [5]})
     for place in ("wds_cars", "mine"):
@@ -334,6 +334,7 @@ def test_every_form_is_found_under_the_papers_names(tmp_path):
         "dtd": "a photo of a {} texture.", "mine": "my {}.",
     }  # fmt: skip
     assert all(data.name == name for name, data in found.items())
+    assert read(found["dtd"]) == textures and read(found["imagenet_a"]) == [(4, "tench")]
     assert "the paper takes test, 3,669 images" in found["oxford_pets"].about
     assert "paper" not in found["mine"].about
 
