@@ -4,11 +4,12 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 WORKERS ?= 2
 
-.PHONY: help book pages test lint notebooks clean
+.PHONY: help book own pages test lint notebooks clean
 
 help:
 	@echo "make book       run the notebooks whose inputs changed and build the book"
 	@echo "make pages      look at the pages of the built book in headless Chromium"
+	@echo "make own        run every chapter in the paper profile, on tiny models and data of its own"
 	@echo "make test       style check, tests, and the checked cells of the notebooks"
 	@echo "make lint       style check and spelling"
 	@echo "make notebooks  run the committed notebooks in place (ONLY=04 for one)"
@@ -30,6 +31,10 @@ book: $(INSTALLED)
 
 pages: $(INSTALLED)
 	$(BIN)/python -m pytest -n $(WORKERS) -m site tests/test_pages.py
+
+own: export OMP_NUM_THREADS ?= 1
+own: $(INSTALLED)
+	$(BIN)/python -m pytest -n $(WORKERS) -m own tests/test_paper_profile.py
 
 # Two workers of one thread each use two cores better than one worker of two threads.
 test: export OMP_NUM_THREADS ?= 1
