@@ -45,13 +45,13 @@ def write_models(folder: Path) -> dict[str, str]:
     return names | {"llava": f"hf:{folder / 'llava'}", "tower": str(folder / "tower")}
 
 
-def write_pairs(folder: Path, *, n: int) -> Path:
+def write_pairs(folder: Path, *, n: int, concepts: bool = True) -> Path:
     """Write `n` tuples of noise pictures, the unsafe ones brighter, and captions of random words."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     rows = []
     for i in range(n):
-        row = {"concept": CONCEPTS[i % 2]}
+        row = {"concept": CONCEPTS[i % 2]} if concepts else {}
         for side, light, marks in (("safe", 0, []), ("unsafe", 80, [UNSAFE])):
             _write_noise(folder / f"{i}-{side}.png", rng, light)
             row[f"{side}_image"] = f"{i}-{side}.png"

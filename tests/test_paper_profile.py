@@ -120,10 +120,10 @@ def require_sets(measured):
 SMALLEST = {"zero_shot": "", "judge": "", "toxicity": ""}
 
 
-@pytest.mark.parametrize("which", ["04", "05", "09", "12", "14"])
-def test_one_pair_no_set_and_no_judge_still_end_in_a_page(which, world, refused, tmp_path):
+@pytest.mark.parametrize("which", ["02", "05", "09", "12", "14"])
+def test_one_pair_no_concept_no_set_and_no_judge_still_end_in_a_page(which, world, refused, tmp_path):
     (notebook,) = (path for path in NOTEBOOKS if path.stem.startswith(which))
-    data = write_pairs(tmp_path / "one", n=1)
+    data = write_pairs(tmp_path / "one", n=1, concepts=False)
     own = world | SMALLEST | {"data": str(data), "results_dir": str(tmp_path / "results")}
     _, texts = run(notebook, own, tmp_path)
     assert "values not compared" in texts[-1]

@@ -334,7 +334,7 @@ def test_every_form_is_found_under_the_papers_names(tmp_path):
         "dtd": "a photo of a {} texture.", "mine": "my {}.",
     }  # fmt: skip
     assert all(data.name == name for name, data in found.items())
-    assert read(found["dtd"]) == textures and read(found["imagenet_a"]) == [(4, "tench")]
+    assert read(found["dtd"]) == textures and read(found["imagenet_a"]) == [(4, "tench"), (5, "goldfish")]
     assert "the paper takes test, 3,669 images" in found["oxford_pets"].about
     assert "paper" not in found["mine"].about
 
