@@ -108,14 +108,24 @@ def test_one_loud_token_costs_no_digits(masked):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_statistics_do_not_depend_on_what_is_reduced_together(masked, monkeypatch):
+@pytest.mark.parametrize("samples", [1, 3, 11, 64])
+def test_statistics_do_not_depend_on_how_threads_share_the_samples(samples, masked, monkeypatch):
     z = random_inputs(11, 6, 5)
     mask = torch.arange(6) < torch.arange(2, 13)[:, None].clamp_max(5) if masked else None
     whole = token_statistics(z, mask)
-    for chunk in (1, 4 * z[0].numel(), 10 * z[0].numel()):  # one sample, a short last part, all but one
-        monkeypatch.setattr(saliency, "CHUNK", chunk)
-        for a, b in zip(token_statistics(z, mask), whole, strict=True):
-            assert torch.allclose(a, b, rtol=1e-6, atol=0)
+    monkeypatch.setattr(saliency, "SAMPLES", samples)
+    for a, b in zip(token_statistics(z, mask), whole, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_batch_at_once_has_the_statistics_of_its_samples(masked):
+    # What other devices than the processor run.
+    z = random_inputs(5, 50, 16) * torch.logspace(-3, 3, 16) + 100
+    mask = torch.rand(5, 50, generator=torch.Generator().manual_seed(0)) < 0.5 if masked else None
+    alone = token_statistics(z, mask)
+    for a, b in zip(saliency._at_once(z, mask), alone, strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=0)
 
 
 def test_input_is_left_alone_in_any_layout():

@@ -7,8 +7,10 @@ and so is the unsafe/safe ratio of a pair. Sums of outer products over a batch a
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from uwmlib.errors import UwmError
@@ -20,8 +22,10 @@ VARIANTS = ("released", "paper", "unsafe-only", "difference")
 EPSILON = 1e-8
 # A row of zero weights receives nothing from either partner; this makes its ratio 1 instead of 0/0.
 TINY = 1e-30
-# Numbers that are reduced together on a processor: 6 MiB of float32.
-CHUNK = 3 * 2**19
+# How many samples a thread reduces before it takes the next ones.
+SAMPLES = 4
+
+Array = np.ndarray | torch.Tensor
 
 
 def token_statistics(z: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,42 +50,56 @@ def token_statistics(z: torch.Tensor, mask: torch.Tensor | None = None) -> tuple
     UwmError
         If a sample has fewer than two tokens, where no standard deviation exists.
     """
-    keep = None if mask is None else mask.unsqueeze(-1)  # [B, T] -> [B, T, 1]
-    count = z.new_full((len(z), 1), z.shape[1]) if keep is None else keep.sum(dim=1).to(z.dtype)  # [B, 1]
+    count = torch.full((len(z),), z.shape[1]) if mask is None else mask.sum(dim=1)
     if (count < 2).any():
-        sample = int((count < 2).flatten().nonzero()[0])
+        sample = int((count < 2).nonzero()[0])
         raise UwmError(f"Sample {sample} has fewer than two tokens, so no standard deviation: leave it out.")
-    if keep is not None:
-        length = int(mask.any(dim=0).nonzero()[-1]) + 1  # short captions leave most of a context unused
-        z, keep = z[:, :length], keep[:, :length]
-    mean, rest, squares = (z.new_empty(len(z), z.shape[2]) for _ in range(3))
-    chunk = _samples_at_once(z)
-    work = torch.empty_like(z[:chunk])
-    for start in range(0, len(z), chunk):
-        part = slice(start, start + chunk)
-        tokens, deviations = z[part], work[: len(z[part])]
-        if keep is not None:
-            tokens = deviations.copy_(tokens).masked_fill_(~keep[part], 0)
-        torch.sum(tokens, dim=1, out=mean[part])  # [b, T, in] -> [b, in]
-        torch.sub(tokens, mean[part].div_(count[part]).unsqueeze(1), out=deviations)
-        if keep is not None:
-            deviations.masked_fill_(~keep[part], 0)
-        torch.sum(deviations, dim=1, out=rest[part])
-        torch.sum(deviations.square_(), dim=1, out=squares[part])
-    # The mean is rounded, so the deviations do not sum to zero: what is left of it belongs to the mean.
-    mean.addcdiv_(rest, count)
-    variance = squares.addcdiv_(rest.square_(), count, value=-1).clamp_min_(0).div_(count - 1)
-    std = variance.sqrt_().add_(EPSILON)
-    return torch.hypot((count - 1).sqrt() * std, mean.mul_(count.sqrt())), std
+    return _sample_by_sample(z, mask) if z.device.type == "cpu" else _at_once(z, mask)
 
 
-def _samples_at_once(z: torch.Tensor) -> int:
-    """Return how many samples of z [B, T, in] are reduced together.
+def _at_once(z: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """`token_statistics` of a whole batch in each step, as an accelerator wants it."""
+    if mask is None:
+        return _statistics(z, z.shape[1])
+    keep = mask.unsqueeze(-1)  # [B, T] -> [B, T, 1]
+    return _statistics(z.masked_fill(~keep, 0), keep.sum(dim=1), keep)
 
-    Few enough that a processor's cache holds them from one reduction to the next, and enough that the threads
-    seldom wait for one another, which costs most where another process takes a core.
+
+def _sample_by_sample(z: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """`token_statistics` on a processor, whose cache holds one sample but not a batch.
+
+    torch would split every step of every sample among its threads and have them wait for each other each time,
+    which takes longer than the steps do where another process has a core. Here threads meet once, at the end.
     """
-    return max(1, CHUNK // z[0].numel()) if z.device.type == "cpu" else len(z)
+    norm, std = (z.new_empty(len(z), z.shape[2]) for _ in range(2))
+    samples, norms, stds = z.detach().numpy(), norm.numpy(), std.numpy()
+    keep = None if mask is None else mask.numpy()
+
+    def reduce(first: int) -> None:
+        # Samples without finite numbers give statistics without them, silently, as in torch.
+        with np.errstate(all="ignore"):
+            for row in range(first, min(first + SAMPLES, len(samples))):
+                tokens = samples[row] if keep is None else samples[row][keep[row]]
+                norms[row], stds[row] = _statistics(tokens, len(tokens))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(reduce, range(0, len(samples), SAMPLES)))  # a list, so that errors of threads come out
+    return norm, std
+
+
+def _statistics(tokens: Array, count: Array | int, keep: Array | None = None) -> tuple[Array, Array]:
+    """Norm and standard deviation over the last axis but one; NumPy and torch read the same arithmetic."""
+    mean = tokens.sum(axis=-2) / count  # [..., T, in] -> [..., in]
+    deviations = tokens - mean[..., None, :]
+    if keep is not None:
+        deviations *= keep
+    # The mean is rounded, so the deviations do not sum to zero; what is left of it goes into the mean.
+    rest = deviations.sum(axis=-2) / count
+    deviations *= deviations
+    variance = (deviations.sum(axis=-2) - count * rest * rest).clip(0) / (count - 1)
+    mean += rest
+    std = variance**0.5 + EPSILON
+    return ((count - 1) * std * std + count * mean * mean) ** 0.5, std
 
 
 def received(norm: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
