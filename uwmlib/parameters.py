@@ -172,6 +172,19 @@ def _rows(name: str, value: Any) -> None:
         known(row, PROFILES["mini"].architectures, "row")
 
 
+def _sets(name: str, value: Any) -> None:
+    _text(name, value)
+    if value and not os.path.isdir(value):
+        raise UwmError(f"{name} is {shown(value)}, and there is no such folder: check the path.")
+
+
+def _own_rows(name: str, value: Any) -> None:
+    from uwmlib.profiles import profile
+
+    _text(name, value)
+    profile("mini", **{name: value})
+
+
 def _device(name: str, value: Any) -> None:
     import torch
 
@@ -213,9 +226,9 @@ CHECKS: dict[str, Callable[[str, Any], None]] = {
     "safe_model": partial(_starts, choices=MODELS),
     "safe_weights": _weights,
     "data": _data,
-    "zero_shot": _text,
-    "architectures": _text,
-    "llavas": _text,
+    "zero_shot": _sets,
+    "architectures": _own_rows,
+    "llavas": _own_rows,
     "n": partial(_whole, least=1),
     "n_test": _whole,
     "n_calibration": _whole,
