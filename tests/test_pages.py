@@ -61,11 +61,15 @@ def opened(chromium):
         contexts.append(chromium.new_context(**device))
         page = contexts[-1].new_page()
         page.asked_outside = []
-        page.on("request", lambda request: page.asked_outside.append(request.url))
+        page.on("request", lambda request: note(page, request.url))
         page.goto(url)
         page.evaluate("window.MathJax?.startup?.promise")
-        page.asked_outside = [asked for asked in page.asked_outside if re.match("https?:|wss?:", asked)]
         return page
+
+    def note(page, url: str) -> None:
+        # A page asks for files of its own at any time: Chromium fetches the icon last.
+        if re.match("https?:|wss?:", url):
+            page.asked_outside.append(url)
 
     yield open_page
     for context in contexts:
