@@ -107,6 +107,15 @@ def test_one_loud_token_costs_no_digits(masked):
     assert torch.allclose(norm.double(), z.double().norm(dim=1), rtol=1e-5)
 
 
+def test_constant_features_have_no_spread_and_no_nan():
+    # Most means are off by a rounding, and what is taken out of the variance may be more than was in it.
+    level = random_inputs(1, 4, 1000)[0].unsqueeze(1)
+    for tokens in (3, 49, 50, 577):
+        norm, std = token_statistics(level.expand(-1, tokens, -1))
+        assert torch.isfinite(norm).all()
+        assert ((std >= 1e-8) & (std <= 1e-8 + 1e-6 * level[:, 0].abs())).all()
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("samples", [1, 3, 11, 64])
 def test_statistics_do_not_depend_on_how_threads_share_the_samples(samples, masked, monkeypatch):
@@ -174,6 +183,15 @@ def test_batches_add_up():
         pieces.add(norm[rows], std[rows], weight.abs())
     for part in ("unsafe", "safe", "ratio"):
         assert torch.allclose(getattr(once, part), getattr(pieces, part), rtol=1e-5)
+
+
+def test_a_weight_that_wants_gradients_is_added_like_any_other():
+    z, weight = random_inputs(4, 6, 5), torch.randn(3, 5)
+    plain, wanting = PairSums.zeros((3, 5)), PairSums.zeros((3, 5))
+    plain.add(*token_statistics(z), weight.abs())
+    wanting.add(*token_statistics(z.requires_grad_()), torch.nn.Parameter(weight).abs())
+    for part in ("unsafe", "safe", "ratio"):
+        assert torch.equal(getattr(plain, part), getattr(wanting, part))
 
 
 @pytest.mark.parametrize("mask", [None, torch.tensor([[True, True, True], [False, True, False]])])
