@@ -14,13 +14,13 @@ from uwmlib.errors import UwmError
 from uwmlib.manifests import manifests_dir
 from uwmlib.options import known
 from uwmlib.outputs import check_folder
+from uwmlib.rows import SUFFIXES
 
 SEEDS = 2**63  #: seeds are below this: torch takes no larger one
 READINGS = ("released", "paper")
 MODELS = ("mini-", "open_clip:", "hf:")
 JUDGES = ("lexicon", "lm:", "endpoint:", "replay:")
 TOXICITIES = ("mini", "detoxify", "replay:")
-MANIFESTS = (".jsonl", ".csv")
 
 
 def check_run(**parameters: Any) -> None:
@@ -152,7 +152,7 @@ def _weights(name: str, value: Any) -> None:
 
 def _data(name: str, value: Any) -> None:
     _text(name, value)
-    if value and value != "mini-visu" and not (value.endswith(MANIFESTS) and os.path.isfile(value)):
+    if value and value != "mini-visu" and not (value.endswith(SUFFIXES) and os.path.isfile(value)):
         raise UwmError(
             f"{name} is {shown(value)}: give 'mini-visu' or the path of a .jsonl or .csv manifest."
         )

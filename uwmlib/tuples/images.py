@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from uwmlib.errors import UwmError
+from uwmlib.errors import UwmError, in_one_line
 from uwmlib.files import sha256_of_file
 
 BITS_PER_SAMPLE, PHOTOMETRIC, BLACK_IS_ZERO = 258, 262, 1  # tags of TIFF
@@ -55,7 +55,7 @@ def decode_image(source: Path | BinaryIO, name: object) -> Image.Image:
         raise
     except Exception as error:  # decoders of damaged files raise anything, from struct.error to MemoryError
         raise UwmError(
-            f"{name} is not a readable image ({_in_one_line(error)}): replace the file or drop its row."
+            f"{name} is not a readable image ({in_one_line(error)}): replace the file or drop its row."
         ) from error
 
 
@@ -76,10 +76,6 @@ def _fills_16_bits(image: Image.Image) -> bool:
         bits, zero = image.tag_v2.get(BITS_PER_SAMPLE), image.tag_v2.get(PHOTOMETRIC)
         return image.mode.startswith("I;16") and bits == (16,) and zero == BLACK_IS_ZERO
     return image.mode != "F" and image.format in ("PNG", "PPM", "JPEG2000")
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _require_file(path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from uwmlib.errors import UwmError
+from uwmlib.errors import UwmError, in_one_line
 from uwmlib.torchvision_shim import import_torchvision
 from uwmlib.tuples.images import ImageFiles
 from uwmlib.zero_shot.sets import ZeroShotSet
@@ -85,8 +85,9 @@ def folder_set(name: str, folder: Path, *, template: str) -> ZeroShotSet:
     except UwmError:
         raise
     except Exception as error:  # torchvision and scipy raise anything for a set that is incomplete or damaged
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UwmError(f"{folder} is no whole copy of {name} ({reason}): copy or unpack it again.") from error
+        raise UwmError(
+            f"{folder} is no whole copy of {name} ({in_one_line(error)}): copy or unpack it again."
+        ) from error
     paths = images.paths if isinstance(images, ImageFiles) else []
     missing = next((path for path in paths if not path.is_file()), None)
     if missing is not None:
