@@ -31,7 +31,13 @@ def world(tmp_path_factory):
     safe = models["safe-clip"].removeprefix("hf:")
     own = {"profile": "paper", "data": str(data), "zero_shot": str(folder / "sets"), "layer": "vision.1.fc2"}
     own |= {"base_model": models["clip"], "safe_model": models["clip"], "safe_weights": safe}
-    kinds = {"ViT-L14": "clip", "ViT-B16": "open-clip", "ViT-B32": "safe-clip", "CoCa": "coca", "SigLIP": "siglip"}
+    kinds = {
+        "ViT-L14": "clip",
+        "ViT-B16": "open-clip",
+        "ViT-B32": "safe-clip",
+        "CoCa": "coca",
+        "SigLIP": "siglip",
+    }
     rows = [f"{row}={models[name]}" for row, name in kinds.items()] + [f"Safe-CLIP={models['clip']}|{safe}"]
     own["architectures"] = "; ".join(rows)
     own["llavas"] = f"LLaVA={models['llava']}; LLaVA+Safe-CLIP={models['llava']}||{models['tower']}"
@@ -54,7 +60,9 @@ def record_judges(folder, models, data):
     said = sorted(captions)
     verdicts = [("safe", "unsafe", "unparsed")[len(caption) % 3] for caption in said]
     write_record(folder / "judge.jsonl", said, verdicts, name="somebody")
-    write_record(folder / "toxicity.jsonl", said, [len(caption) % 11 / 10 for caption in said], name="somebody")
+    write_record(
+        folder / "toxicity.jsonl", said, [len(caption) % 11 / 10 for caption in said], name="somebody"
+    )
     return {name: f"replay:{folder / name}.jsonl" for name in ("judge", "toxicity")}
 
 

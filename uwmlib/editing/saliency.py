@@ -7,10 +7,8 @@ and so is the unsafe/safe ratio of a pair. Sums of outer products over a batch a
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from uwmlib.errors import UwmError
@@ -22,10 +20,9 @@ VARIANTS = ("released", "paper", "unsafe-only", "difference")
 EPSILON = 1e-8
 # A row of zero weights receives nothing from either partner; this makes its ratio 1 instead of 0/0.
 TINY = 1e-30
-# How many samples a thread reduces before it takes the next ones.
-SAMPLES = 4
-
-Array = np.ndarray | torch.Tensor
+# Numbers of a layer's input that a processor reduces at a time. Fewer would have its threads wait for each other
+# more often than they work, many times so where another process has a core; more would not stay in its cache.
+AT_ONCE = 3 * 2**19
 
 
 def token_statistics(z: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,56 +47,43 @@ def token_statistics(z: torch.Tensor, mask: torch.Tensor | None = None) -> tuple
     UwmError
         If a sample has fewer than two tokens, where no standard deviation exists.
     """
-    count = torch.full((len(z),), z.shape[1]) if mask is None else mask.sum(dim=1)
-    if (count < 2).any():
-        sample = int((count < 2).nonzero()[0])
-        raise UwmError(f"Sample {sample} has fewer than two tokens, so no standard deviation: leave it out.")
-    return _sample_by_sample(z, mask) if z.device.type == "cpu" else _at_once(z, mask)
-
-
-def _at_once(z: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """`token_statistics` of a whole batch in each step, as an accelerator wants it."""
-    if mask is None:
-        return _statistics(z, z.shape[1])
-    keep = mask.unsqueeze(-1)  # [B, T] -> [B, T, 1]
-    return _statistics(z.masked_fill(~keep, 0), keep.sum(dim=1), keep)
-
-
-def _sample_by_sample(z: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """`token_statistics` on a processor, whose cache holds one sample but not a batch.
-
-    torch would split every step of every sample among its threads and have them wait for each other each time,
-    which takes longer than the steps do where another process has a core. Here threads meet once, at the end.
-    """
-    norm, std = (z.new_empty(len(z), z.shape[2]) for _ in range(2))
-    samples, norms, stds = z.detach().numpy(), norm.numpy(), std.numpy()
-    keep = None if mask is None else mask.numpy()
-
-    def reduce(first: int) -> None:
-        # Samples without finite numbers give statistics without them, silently, as in torch.
-        with np.errstate(all="ignore"):
-            for row in range(first, min(first + SAMPLES, len(samples))):
-                tokens = samples[row] if keep is None else samples[row][keep[row]]
-                norms[row], stds[row] = _statistics(tokens, len(tokens))
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(reduce, range(0, len(samples), SAMPLES)))  # a list, so that errors of threads come out
+    keep = z.new_ones(z.shape[:2], dtype=torch.bool) if mask is None else mask
+    short = (keep.sum(dim=1) < 2).nonzero().flatten().tolist()
+    if short:
+        raise UwmError(
+            f"Sample {short[0]} has fewer than two tokens, so no standard deviation: leave it out."
+        )
+    z = z.detach()
+    if mask is not None:
+        used = int(mask.any(dim=0).nonzero().max()) + 1  # captions end long before their row does
+        z, keep = z[:, :used], keep[:, :used]
+    size = len(z) if z.device.type != "cpu" else max(1, AT_ONCE // z[0].numel())
+    workspace = torch.empty_like(z[:size])
+    parts = [
+        _statistics(tokens, kept, workspace[: len(tokens)], masked=mask is not None)
+        for tokens, kept in zip(z.split(size), keep.split(size), strict=True)
+    ]
+    norm, std = (torch.cat(part) for part in zip(*parts, strict=True))
     return norm, std
 
 
-def _statistics(tokens: Array, count: Array | int, keep: Array | None = None) -> tuple[Array, Array]:
-    """Norm and standard deviation over the last axis but one; NumPy and torch read the same arithmetic."""
-    mean = tokens.sum(axis=-2) / count  # [..., T, in] -> [..., in]
-    deviations = tokens - mean[..., None, :]
-    if keep is not None:
-        deviations *= keep
+def _statistics(
+    z: torch.Tensor, keep: torch.Tensor, workspace: torch.Tensor, *, masked: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`token_statistics` of some samples; sums over tokens are products with a row of ones, the fastest there is."""
+    if masked:
+        z = z.masked_fill(~keep.unsqueeze(-1), 0)  # not only weighted by 0: padding may hold infinities
+    ones = keep.unsqueeze(1).to(z.dtype)  # [b, T] -> [b, 1, T]
+    count = ones.sum(dim=-1, keepdim=True)
+    mean = ones @ z / count  # [b, 1, T] x [b, T, in] -> [b, 1, in]
+    deviations = torch.sub(z, mean, out=workspace)
     # The mean is rounded, so the deviations do not sum to zero; what is left of it goes into the mean.
-    rest = deviations.sum(axis=-2) / count
-    deviations *= deviations
-    variance = (deviations.sum(axis=-2) - count * rest * rest).clip(0) / (count - 1)
+    rest = ones @ deviations / count
+    variance = (ones @ deviations.square_() - count * rest * rest).clamp_min_(0) / (count - 1)
     mean += rest
-    std = variance**0.5 + EPSILON
-    return ((count - 1) * std * std + count * mean * mean) ** 0.5, std
+    std = variance.sqrt_() + EPSILON
+    norm = ((count - 1) * std * std + count * mean * mean).sqrt_()
+    return norm.squeeze(1), std.squeeze(1)  # [b, 1, in] -> [b, in]
 
 
 def received(norm: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
