@@ -205,7 +205,10 @@ def build_site(layout: Layout) -> int:
     # The command beside this Python: a virtual environment need not be activated. All pages are read anew,
     # for a page that Sphinx remembers does not repeat its warnings.
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(layout.source)]
-    return subprocess.call([*command, "--all", "-W", "-n", "--keep-going", "--path-output", str(layout.site)])
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}  # where Sphinx finds docstrings.py
+    return subprocess.call(
+        [*command, "--all", "-W", "-n", "--keep-going", "--path-output", str(layout.site)], env=environment
+    )
 
 
 def build(root: Path) -> int:
