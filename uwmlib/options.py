@@ -28,6 +28,12 @@ def known(value: Any, choices: Iterable[str], what: str) -> str:
     raise UwmError(f"There is no {what} {value!r}: {hint}")
 
 
+def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
+    """Return a clause that gives the known names nearest to `name`; empty where none is known."""
+    near = get_close_matches(name, list(known), n=n, cutoff=0.0)
+    return f": the nearest names are {', '.join(near)}" if near else ""
+
+
 def number(value: Any, what: str) -> float:
     """Return `value` as a plain float, which JSON can hold; UwmError for what is none, text and bool included."""
     try:
