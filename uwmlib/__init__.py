@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from uwmlib.errors import UwmError
     from uwmlib.evaluation import Evaluation, embed_tuples, evaluate
     from uwmlib.metrics import compare, retrieval, safeground
-    from uwmlib.mini.zero_shot_sets import zero_shot_set
     from uwmlib.models import Vlm, load_model
     from uwmlib.parameters import check_run, checked_parameters
     from uwmlib.profiles import profile
     from uwmlib.tuples import Tuples, load_tuples
-    from uwmlib.zero_shot import load_zero_shot
+    from uwmlib.zero_shot import load_zero_shot, zero_shot_set
 
 __version__ = "0.1.0"
 
@@ -32,7 +31,7 @@ _HOMES = {
     "gradient_scores": "uwmlib.editing", "load_model": "uwmlib.models", "load_tuples": "uwmlib.tuples",
     "load_zero_shot": "uwmlib.zero_shot",
     "profile": "uwmlib.profiles", "retrieval": "uwmlib.metrics", "safeground": "uwmlib.metrics",
-    "score": "uwmlib.editing", "zero_shot_set": "uwmlib.mini.zero_shot_sets",
+    "score": "uwmlib.editing", "zero_shot_set": "uwmlib.zero_shot",
 }  # fmt: skip
 
 __all__ = [

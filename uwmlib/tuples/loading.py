@@ -103,4 +103,4 @@ def _mini_visu(split: str, *, n: int | None, seed: int, at_most: bool) -> Tuples
     if split not in SPLITS:
         raise UwmError(f"mini-visu has no split {split!r}: choose one of {', '.join(SPLITS)}.")
     rows = sample_rows(SPLITS[split], n, seed, at_most=at_most)
-    return Tuples(name=f"mini-visu/{split}", **draw_tuples(split, rows))
+    return Tuples(name=f"mini-visu/{split}", **draw_tuples(split, rows), harmless=True)
