@@ -64,7 +64,7 @@ def test_run_with_parameters_from_the_line_and_from_a_file(folder):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["04", "-p", "tua", "0.5"], "There is no parameter 'tua' in this notebook: did you mean 'tau'?"),
+        (["04", "-p", "tua", "0.5"], "There is no parameter 'tua': did you mean 'tau'?"),
         (["04", "-p", "tau", "abc"], "The parameter 'tau' takes float, not 'abc': give such a value."),
         (["04", "-p", "tau"], "The parameter 'tau' has no value: write -p NAME VALUE."),
         (["05"], "There is no notebook '05' in {folder}/notebooks: choose from 04_tiny."),
@@ -209,7 +209,7 @@ def test_what_cannot_be_done_is_refused_before_a_model_is_loaded(
         raise AssertionError("a model was loaded")
 
     monkeypatch.chdir(own_pairs)
-    monkeypatch.setattr("uwmlib.models.load_model", load)
+    monkeypatch.setattr("uwmlib.load_model", load)
     monkeypatch.setattr("uwmlib.training.recipes.bare_model", load)
     (own_pairs / "file").write_text("mine")
     (own_pairs / "soft").symlink_to("mini.safetensors")
@@ -292,7 +292,7 @@ def test_a_message_begins_a_line_of_its_own_behind_a_bar(here, monkeypatch, own_
         raise uwmlib.UwmError("no such thing.")
 
     monkeypatch.chdir(own_pairs)
-    monkeypatch.setattr("uwmlib.evaluation.evaluate", fail)
+    monkeypatch.setattr("uwmlib.evaluate", fail)
     code, _, err = here(*EVALUATE)
     assert code == 2
     assert "30%" in err and err.endswith("\nuwm: no such thing.\n")

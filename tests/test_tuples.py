@@ -297,7 +297,7 @@ def test_unreadable_image_is_named(folder):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"name": "mini-vizu"}, "did you mean 'mini-visu'"),
+        ({"name": "mini-vizu"}, "no tuples called 'mini-vizu': give 'mini-visu' or"),
         ({"name": "mini-visu", "split": "dev"}, "train, validation, test"),
         ({"name": "mini-visu", "n": 0}, "at least 1"),
         ({"name": "mini-visu", "n": 2001}, "1 to 2000"),

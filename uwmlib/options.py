@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -34,6 +35,15 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
     return f": the nearest names are {', '.join(near)}" if near else ""
 
 
+def shown(value: Any) -> str:
+    """Return a short, one-line repr."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python prints no whole number of more than 4300 digits
+        text = "a very large number"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def number(value: Any, what: str) -> float:
     """Return `value` as a plain float, which JSON can hold; UwmError for what is none, text and bool included."""
     try:
@@ -42,7 +52,16 @@ def number(value: Any, what: str) -> float:
             return float(plain)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         pass
-    raise UwmError(f"{what} is {value!r}: give a number.")
+    raise UwmError(f"{what} is {shown(value)}: give a number.")
+
+
+def finite_number(value: Any, what: str, *, least: float = -math.inf) -> float:
+    """Return `value` as a plain float; UwmError for what is no number, NaN, infinite or below `least`."""
+    plain = number(value, what)
+    if not math.isfinite(plain) or plain < least:
+        span = "" if least == -math.inf else f" of at least {least:g}"
+        raise UwmError(f"{what} is {shown(value)}: give a finite number{span}.")
+    return plain
 
 
 def is_whole(value: Any) -> bool:
@@ -54,7 +73,7 @@ def whole_number(value: Any, what: str, *, least: int = 1, most: int | None = No
     """Return a whole number as an int; UwmError if it is none or out of range."""
     if not is_whole(value) or value < least or (most is not None and value > most):
         span = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise UwmError(f"{what} is {value!r}: give a whole number {span}.")
+        raise UwmError(f"{what} is {shown(value)}: give a whole number {span}.")
     return int(value)
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from uwmlib.errors import UwmError
-from uwmlib.options import flaw_of_text, is_whole
+from uwmlib.options import flaw_of_text, is_whole, shown
 
 SUFFIXES = (".csv", ".jsonl")
 NEAR = 0.85  # "splits" is "split" misspelt, "concept_id" a column of its own
-SHOWN = 80  # characters of a wrong value in a message
 
 
 def read_rows(
@@ -119,7 +118,7 @@ def file_of_row(rows: Sequence[dict[str, str]], i: int, column: str, path: str |
     file = Path(path).parent / rows[i][column]
     if not os.path.isfile(file):  # Path.is_file raises for a name that is too long
         state = "is no regular file" if os.path.exists(file) else "does not exist"
-        raise UwmError(f"{column} in row {i + 1} of {path} {state} ({_short(str(file))}): correct the path.")
+        raise UwmError(f"{column} in row {i + 1} of {path} {state} ({shown(str(file))}): correct the path.")
     return file
 
 
@@ -147,7 +146,7 @@ def _csv_rows(path: Path, text: str, wanted: Sequence[str]) -> Iterator[dict[str
     twice = next((name for i, name in enumerate(header) if name in header[:i]), None)
     # pandas writes its index as a first column without a name; anywhere else it is a stray comma.
     if "" in header[1:] or twice is not None:
-        what = "without a name" if "" in header[1:] else f"{_short(twice)!r} twice"
+        what = "without a name" if "" in header[1:] else f"{shown(twice)} twice"
         raise UwmError(f"{path} has a column {what}: give every column one name of its own.")
     if len(header) == 1 and wanted[1:] and any(mark in header[0] for mark in ";\t|"):
         raise UwmError(f"The header of {path} has no commas: separate its cells by commas.")
@@ -180,9 +179,7 @@ def _json_rows(path: Path, text: str, wanted: Sequence[str]) -> Iterator[dict[st
                 f"Row {number} of {path} is not JSON ({reason}): write one object a line."
             ) from error
         if not isinstance(row, dict):
-            raise UwmError(
-                f"Row {number} of {path} is no object but {_short(line)}: write one object a line."
-            )
+            raise UwmError(f"Row {number} of {path} is no object but {shown(line)}: write one object a line.")
         yield row
 
 
@@ -191,7 +188,7 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise UwmError(f"has the key {_short(twice)!r} twice: give each key once.")
+        raise UwmError(f"has the key {shown(twice)} twice: give each key once.")
     return row
 
 
@@ -205,7 +202,7 @@ def _check_names(
         near = get_close_matches(wanted, plain, n=1, cutoff=NEAR)
         if near:
             raise UwmError(
-                f"Row {number} of {path} has {_short(plain[near[0]])!r} for {wanted!r}: rename that column."
+                f"Row {number} of {path} has {shown(plain[near[0]])} for {wanted!r}: rename that column."
             )
 
 
@@ -215,13 +212,7 @@ def _is_blank(value: Any) -> bool:
 
 def _check_value(path: Path, number: int, name: str, value: Any, *, prose: bool) -> None:
     if not isinstance(value, str):
-        raise UwmError(f"{name} in row {number} of {path} is {_short(repr(value))}: give text.")
+        raise UwmError(f"{name} in row {number} of {path} is {shown(value)}: give text.")
     flaw = flaw_of_text(value) or ("blanks around it" if not prose and value != value.strip() else None)
     if flaw:
-        raise UwmError(
-            f"{name} in row {number} of {path} has {flaw} ({_short(repr(value))}): correct that value."
-        )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+        raise UwmError(f"{name} in row {number} of {path} has {flaw} ({shown(value)}): correct that value.")

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from uwmlib.errors import UwmError
 from uwmlib.files import load_tensors, save_tensors
-from uwmlib.options import nearest, number, whole_number
+from uwmlib.options import finite_number, nearest, whole_number
 
 CHECKPOINT_EVERY = 200
 POINT_EVERY = 50  #: steps to a point of the curve
@@ -99,7 +99,7 @@ def optimise(
     [2]
     """
     whole_number(steps, "steps")
-    number(learning_rate, "learning_rate")
+    finite_number(learning_rate, "learning_rate", least=0)
     chosen = _chosen(model, trained)
     _freeze(references, chosen)
     # One group a parameter keeps the optimizer's order equal to the model's.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import numpy as np
@@ -78,11 +77,9 @@ def load_tuples(
         return _mini_visu(split, n=n, seed=seed, at_most=at_most)
     path = Path(str(name))
     if path.suffix.lower() not in SUFFIXES:
-        hint = difflib.get_close_matches(str(name), ["mini-visu"], n=1)
-        nearest = (
-            f"did you mean {hint[0]!r}" if hint else "give 'mini-visu' or a manifest ending in .jsonl or .csv"
+        raise UwmError(
+            f"There are no tuples called {str(name)!r}: give 'mini-visu' or a manifest ending in .jsonl or .csv."
         )
-        raise UwmError(f"There are no tuples called {str(name)!r}: {nearest}.")
     rows = read_rows(path, columns=COLUMNS, optional=("concept", "split"), prose=COLUMNS[2:])
     of_split = rows_of_split(rows, split, path)
     chosen = [of_split[i] for i in sample_rows(len(of_split), n, seed, at_most=at_most).tolist()]
