@@ -14,6 +14,7 @@ from uwmlib.tuples.images import ImageFiles
 from uwmlib.tuples.tuples import Tuples
 
 COLUMNS = ("safe_image", "unsafe_image", "safe_text", "unsafe_text")
+TABLE = {"columns": COLUMNS, "optional": ("concept", "split"), "prose": COLUMNS[2:]}  #: for `read_rows`
 SAMPLE_STREAM = 0x75776D  #: keeps the sampling apart from other uses of the same seed
 LARGEST_SEED = 2**64 - 1
 
@@ -80,7 +81,7 @@ def load_tuples(
         raise UwmError(
             f"There are no tuples called {str(name)!r}: give 'mini-visu' or a manifest ending in .jsonl or .csv."
         )
-    rows = read_rows(path, columns=COLUMNS, optional=("concept", "split"), prose=COLUMNS[2:])
+    rows = read_rows(path, **TABLE)
     of_split = rows_of_split(rows, split, path)
     chosen = [of_split[i] for i in sample_rows(len(of_split), n, seed, at_most=at_most).tolist()]
     images = {
