@@ -199,7 +199,7 @@ def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("trained", "words"),
-    [(["1.bais"], "'1.bais', which fits no parameter: the nearest names are 1.bias"), ([], "trained is empty"),
+    [(["1.bais"], "'1.bais', which fits no parameter: did you mean '1.bias'"), ([], "trained is empty"),
      ("1.bias", "trained is '1.bias': give a list")],
 )  # fmt: skip
 def test_what_names_no_parameter_is_refused(trained, words):

@@ -73,12 +73,12 @@ def notebooks_dir(folder: str | os.PathLike | None = None) -> Path:
     """
     if folder is not None:
         if not Path(folder).is_dir():
-            raise UwmError(f"There is no folder {folder}: give the folder of notebooks with --notebooks.")
+            raise UwmError(f"There is no folder {folder}: give the folder of notebooks.")
         return Path(folder)
     for checkout in (Path.cwd(), Path(__file__).resolve().parents[1]):
         if _is_checkout(checkout):
             return checkout / "notebooks"
-    raise UwmError("No notebooks folder was found here: run in a checkout of uwm-book, or give --notebooks.")
+    raise UwmError("No notebooks folder was found here: run in a checkout of uwm-book, or give their folder.")
 
 
 def list_notebooks(folder: str | os.PathLike) -> list[Path]:

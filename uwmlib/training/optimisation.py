@@ -16,8 +16,9 @@ from tqdm.auto import tqdm
 
 from uwmlib.errors import UwmError
 from uwmlib.files import load_tensors, save_tensors
-from uwmlib.options import finite_number, nearest, whole_number
+from uwmlib.options import finite_number, hint, whole_number
 
+WARMUP = 0.05  #: share of the steps over which the learning rate rises
 CHECKPOINT_EVERY = 200
 POINT_EVERY = 50  #: steps to a point of the curve
 KIND = "training-checkpoint"
@@ -29,9 +30,9 @@ def frozen_copy(model: Module) -> Module:
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
-def one_cycle(step: int, steps: int, *, peak: float, warmup: float = 0.05) -> float:
-    """Return the learning rate at `step`: linear rise over the first `warmup` share, then a half cosine to 0."""
-    rise = max(1, int(warmup * steps))
+def one_cycle(step: int, steps: int, *, peak: float) -> float:
+    """Return the learning rate at `step`: linear rise over the first `WARMUP` of them, then a half cosine to 0."""
+    rise = max(1, int(WARMUP * steps))
     if step < rise:
         return peak * (step + 1) / rise
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
@@ -207,7 +208,7 @@ def _chosen(model: torch.nn.Module, patterns: Sequence[str]) -> dict[str, torch.
         raise UwmError(f"trained is {patterns!r}: give a list of patterns, such as [{patterns!r}].")
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in named):
-            raise UwmError(f"trained holds {pattern!r}, which fits no parameter{nearest(pattern, named)}.")
+            raise UwmError(f"trained holds {pattern!r}, which fits no parameter: {hint(pattern, named)}")
     chosen = {
         name: parameter
         for name, parameter in named.items()
