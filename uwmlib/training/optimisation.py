@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +48,7 @@ def optimise(
     weight_decay: float = 0.0,
     trained: Sequence[str] = ("*",),
     references: Iterable[torch.nn.Module] = (),
-    checkpoint: Path | None = None,
+    checkpoint: str | PathLike | None = None,
     recipe: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> list[dict[str, float]]:
@@ -70,8 +71,9 @@ def optimise(
     references : iterable of Module
         Models that `loss_at` compares with (`frozen_copy`): they get no gradient. One that shares a trained weight
         would follow the training, as Safe-CLIP's does in its released code, and is refused.
-    checkpoint : Path, optional
-        Written every 200 steps. A checkpoint of another recipe is refused. Without one a broken-off run is lost.
+    checkpoint : path-like, optional
+        Written every 200 steps; without one a broken-off run is lost. A checkpoint of another recipe, or of other
+        parameters, is refused.
     recipe : mapping, optional
         JSON-able facts that identify the run; "name" stands beside the progress bar.
 
@@ -105,7 +107,8 @@ def optimise(
     _freeze(references, chosen)
     # One group a parameter keeps the optimizer's order equal to the model's.
     groups = [{"params": [p], "weight_decay": weight_decay * (p.ndim >= 2)} for p in chosen.values()]
-    run = _Run(model, tuple(chosen), torch.optim.AdamW(groups), checkpoint, dict(recipe or {}))
+    place = None if checkpoint is None else Path(checkpoint)
+    run = _Run(model, list(chosen), torch.optim.AdamW(groups), place, dict(recipe or {}))
     with _only_trainable(model, chosen):
         return _descend(run, loss_at, steps=steps, peak=learning_rate, progress=progress)
 
@@ -115,7 +118,7 @@ class _Run:
     """A training under way: what its checkpoint holds."""
 
     model: torch.nn.Module
-    names: tuple[str, ...]
+    names: list[str]
     optimizer: torch.optim.Optimizer
     checkpoint: Path | None
     recipe: dict[str, Any]
@@ -139,7 +142,7 @@ class _Run:
         tensors = {f"model|{name}": value for name, value in self.model.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"{key}|{self.names[index]}": torch.as_tensor(x) for key, x in moments.items()}
-        facts = {"recipe": self.recipe, "step": step, "curve": curve}
+        facts = {"recipe": self.recipe, "trained": self.names, "step": step, "curve": curve}
         save_tensors(self.checkpoint, tensors, kind=KIND, metadata=facts)
 
     def resume(self, steps: int) -> tuple[int, list[dict[str, float]]]:
@@ -152,6 +155,8 @@ class _Run:
                 f"{self.checkpoint} belongs to another recipe: remove it, or train into another folder."
             )
         try:
+            if facts["trained"] != self.names:
+                raise ValueError("other parameters")
             self._restore(tensors)
             first = facts["step"]
             curve = [{key: point[key] for key in ("step", "loss")} for point in facts["curve"]]
