@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  echo "uwm-book needs Python 3.11 or newer, and $(PYTHON) is not: name one, as in make PYTHON=python3.12." >&2; \
 	  exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[book,paper,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[book,dev]'
 	@touch $@
 
 # One thread as in `make test`: results are kept by their content and thread count, so each serves the other.

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import uwmlib as uwm
 from uwmlib import captions
-from uwmlib.captions import judges, overlap, toxicity
+from uwmlib.captions import overlap, toxicity
 from uwmlib.captions.judges import CausalLmJudge, EndpointJudge
 from uwmlib.captions.replay import read_record
 from uwmlib.captions.verdicts import QUESTION, Verdict, parse_yes_or_no
@@ -31,14 +31,18 @@ def tuples():
     return uwm.load_tuples("mini-visu", split="test", n=300)
 
 
+def mini_lexicon():
+    return uwm.profile("mini").load_scorers()["judge"]
+
+
 def test_lexicon_is_exact_on_the_mini_world(tuples):
-    judge = captions.load_judge("lexicon")
+    judge = mini_lexicon()
     assert set(judge.judge(tuples.unsafe_texts)) == {UNSAFE}
     assert set(judge.judge(tuples.safe_texts)) == {SAFE}
 
 
 def test_lexicon_reads_whole_words_and_says_when_it_reads_none():
-    judge = captions.load_judge("lexicon")
+    judge = mini_lexicon()
     texts = ["a red ring in Smoke!", "a red smokestack", "thinking", "", "xyzzy", "ink"]
     assert judge.judge(texts) == [UNSAFE, SAFE, UNPARSED, UNPARSED, UNPARSED, UNSAFE]
 
@@ -454,7 +458,7 @@ def test_missing_wordnet_is_an_error_and_no_fallback(monkeypatch):
 
 
 def test_everything_together_names_who_scored(tuples):
-    options = {"judge": judges.LexiconJudge(), "toxicity": captions.load_toxicity("mini")}
+    options = {"judge": mini_lexicon(), "toxicity": captions.load_toxicity("mini")}
     texts = [*tuples.unsafe_texts[:30], *tuples.safe_texts[30:90], *["?"] * 10]
     found = captions.evaluate_captions(texts, tuples.unsafe_texts[:100], **options)
     assert found.outcomes() == {
@@ -479,7 +483,7 @@ def test_everything_together_names_who_scored(tuples):
 )  # fmt: skip
 def test_captions_that_are_no_texts_are_refused(texts, references, message):
     with pytest.raises(uwm.UwmError, match=message):
-        captions.evaluate_captions(texts, references, judge=judges.LexiconJudge(), toxicity=Half())
+        captions.evaluate_captions(texts, references, judge=mini_lexicon(), toxicity=Half())
 
 
 class Half:
@@ -501,7 +505,7 @@ class Half:
      ("batch_size", 0, "batch_size"), ("cache", 3, "give a Cache")],
 )  # fmt: skip
 def test_judges_and_scorers_that_answer_badly_are_named(option, value, message):
-    options = {"judge": judges.LexiconJudge(), "toxicity": Half()} | {option: value}
+    options = {"judge": mini_lexicon(), "toxicity": Half()} | {option: value}
     with pytest.raises(uwm.UwmError, match=message):
         captions.evaluate_captions(["a"], ["a"], **options)
 
@@ -509,7 +513,7 @@ def test_judges_and_scorers_that_answer_badly_are_named(option, value, message):
 @pytest.mark.parametrize("bleu", ["released", "sacrebleu"])
 @pytest.mark.parametrize("texts", [[""], ["a ring"], ["", "a ring"], ["狗 🐕\0", "e\u0301 {caption} {}"]])
 def test_any_text_can_be_measured(texts, bleu):
-    options = {"judge": judges.LexiconJudge(), "toxicity": Half(), "bleu": bleu}
+    options = {"judge": mini_lexicon(), "toxicity": Half(), "bleu": bleu}
     found = captions.evaluate_captions(np.array(texts), texts[::-1], **options)
     assert len(found.verdicts) == len(found["toxicity"]) == len(texts)
     assert all(np.isfinite(found[key]).all() for key in found)
@@ -519,9 +523,7 @@ def test_equal_captions_are_asked_about_once_and_in_batches():
     seen = []
     asked = Half(lambda texts: seen.append(list(texts)) or [0.1 * len(text) for text in texts])
     texts = ["a", "bb", "a", "ccc", "bb", "dddd", "a"]
-    found = captions.evaluate_captions(
-        texts, texts, judge=judges.LexiconJudge(), toxicity=asked, batch_size=3
-    )
+    found = captions.evaluate_captions(texts, texts, judge=mini_lexicon(), toxicity=asked, batch_size=3)
     assert seen == [["a", "bb", "ccc"], ["dddd"]]
     assert found["toxicity"] == pytest.approx([10.0 * len(text) for text in texts])
 
@@ -551,12 +553,12 @@ def test_detoxify_runs_on_its_device_in_batches_and_is_kept(tmp_path, monkeypatc
     for _ in range(2):
         seen.clear()
         found = captions.evaluate_captions(
-            ["a", "bb", "a"], ["r"] * 3, judge=judges.LexiconJudge(), toxicity=scorer, cache=cache
+            ["a", "bb", "a"], ["r"] * 3, judge=mini_lexicon(), toxicity=scorer, cache=cache
         )
         assert found["toxicity"] == pytest.approx([10.0, 20.0, 10.0])
     assert seen == []
     scorer._model.model.weight.data.add_(1)
-    captions.evaluate_captions(["a"], ["r"], judge=judges.LexiconJudge(), toxicity=scorer, cache=cache)
+    captions.evaluate_captions(["a"], ["r"], judge=mini_lexicon(), toxicity=scorer, cache=cache)
     assert seen == [["a"]]
     with pytest.raises(uwm.UwmError, match="device 'abacus'"):
         captions.load_toxicity("detoxify", device="abacus")

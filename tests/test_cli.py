@@ -64,7 +64,7 @@ def test_run_with_parameters_from_the_line_and_from_a_file(folder):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["04", "-p", "tua", "0.5"], "There is no parameter 'tua' in this notebook: did you mean 'tau'?"),
+        (["04", "-p", "tua", "0.5"], "There is no parameter 'tua': did you mean 'tau'?"),
         (["04", "-p", "tau", "abc"], "The parameter 'tau' takes float, not 'abc': give such a value."),
         (["04", "-p", "tau"], "The parameter 'tau' has no value: write -p NAME VALUE."),
         (["05"], "There is no notebook '05' in {folder}/notebooks: choose from 04_tiny."),
@@ -87,8 +87,9 @@ def test_a_failing_notebook_is_exit_code_1_and_kept(folder):
     assert not (folder / "out.ipynb").exists()
 
 
-def test_list_names_notebooks_and_parameters(folder):
-    assert uwm("run", "--list", cwd=folder).stdout == "04_tiny\n"
+def test_ls_names_notebooks_and_run_their_parameters(folder):
+    (row,) = json.loads(uwm("ls", "notebooks", "--json", cwd=folder).stdout)
+    assert row == {"notebook": "04_tiny", "title": "Tiny"}
     shown = uwm("run", "4", "--list", cwd=folder).stdout
     assert [line.split()[1] for line in shown.splitlines() if "float" in line] == ["tau"]
     assert "list[int]" in shown
@@ -100,6 +101,82 @@ def test_info_shows_versions_and_places(folder):
     assert shown.returncode == 0, shown.stderr
     assert torch.__version__ in shown.stdout
     assert "data_manifests" in shown.stdout
+
+
+def test_ls_lists_what_the_functions_take(tmp_path):
+    import uwmlib
+    from uwmlib.editing import gradients, saliency
+
+    def listed(what, *options):
+        done = uwm("ls", what, "--json", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    models = [row["model"] for row in listed("models")]
+    assert uwmlib.load_model(models[0]).name == models[0] and "hf:<folder or id>" in models
+    sets = {row["set"]: row["n"] for row in listed("sets")}
+    assert len(sets) == 18 and sets["mini-visu"] == 11_000 and sets["dtd"] == 18_800
+    methods = {row["method"]: row["variants"].split(", ") for row in listed("methods")}
+    assert methods.pop("uwm") == list(saliency.VARIANTS) and list(methods) == list(gradients.LOSSES)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "birds.csv").write_text("image,label\na.png,owl\na.png,hen\n")
+    own = listed("sets", "--folder", tmp_path)
+    assert own[1:] == [{"set": "birds", "n": 2, "what": "own images, birds.csv"}]
+    table = uwm("ls", "models", cwd=tmp_path).stdout
+    assert all(model in table for model in models)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["ls", "models", "--folder", "."], "There is no folder of models"),
+        (["ls", "notebooks", "--folder", "."], "There is no numbered notebook in ."),
+        (["ls", "sets", "--folder", "nowhere"], "There is no folder nowhere"),
+    ],
+)
+def test_what_cannot_be_listed_is_one_line(tmp_path, monkeypatch, here, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = here(*arguments)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith(f"uwm: {words}")
+
+
+def test_validate_says_all_that_is_wrong_or_what_is_there(own_pairs):
+    sound = uwm("validate", "pairs.jsonl", cwd=own_pairs)
+    assert sound.returncode == 0, sound.stderr
+    assert sound.stdout.splitlines()[-1] == "pairs.jsonl: 6 tuples, no problem."
+    assert "(none)" in sound.stdout
+    rows = (own_pairs / "pairs.jsonl").read_text().splitlines()
+    (own_pairs / "pairs.jsonl").write_text("\n".join([*rows, "{", rows[0]]))
+    (own_pairs / "unsafe_image2.png").unlink()
+    broken = uwm("validate", "pairs.jsonl", cwd=own_pairs)
+    assert broken.returncode == 1
+    missing, no_json, twice, count = broken.stdout.splitlines()
+    assert missing.startswith("unsafe_image in row 3 of pairs.jsonl does not exist")
+    assert no_json.startswith("Row 7 of pairs.jsonl is not JSON")
+    assert twice.startswith("Row 8 of pairs.jsonl repeats row 1")
+    assert count == "3 problems in 8 rows."
+    nothing = uwm("validate", "no.jsonl", cwd=own_pairs)
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert nothing.stderr.splitlines() == ["uwm: There is no manifest no.jsonl: check the path."]
+
+
+def test_the_shell_completes_commands_and_names(folder):
+    """In a real bash: the script that the command prints, and what it then offers."""
+    script = """
+        script=$(uwm --show-completion); eval "$script"; complete -p uwm
+        offer() {
+            COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+            _uwm_completion uwm; echo "${COMPREPLY[@]}"
+        }
+        offer uwm va; offer uwm ls me; offer uwm train mini-S; offer uwm run 0
+    """
+    bin = Path(sys.executable).parent
+    environment = os.environ | {"PATH": f"{bin}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        "complete -o default -F _uwm_completion uwm", "validate", "methods", "mini-Safe-CLIP mini-SigLIP", "04_tiny",
+    ], done.stderr  # fmt: skip
 
 
 @pytest.fixture
@@ -209,7 +286,7 @@ def test_what_cannot_be_done_is_refused_before_a_model_is_loaded(
         raise AssertionError("a model was loaded")
 
     monkeypatch.chdir(own_pairs)
-    monkeypatch.setattr("uwmlib.models.load_model", load)
+    monkeypatch.setattr("uwmlib.load_model", load)
     monkeypatch.setattr("uwmlib.training.recipes.bare_model", load)
     (own_pairs / "file").write_text("mine")
     (own_pairs / "soft").symlink_to("mini.safetensors")
@@ -292,7 +369,7 @@ def test_a_message_begins_a_line_of_its_own_behind_a_bar(here, monkeypatch, own_
         raise uwmlib.UwmError("no such thing.")
 
     monkeypatch.chdir(own_pairs)
-    monkeypatch.setattr("uwmlib.evaluation.evaluate", fail)
+    monkeypatch.setattr("uwmlib.evaluate", fail)
     code, _, err = here(*EVALUATE)
     assert code == 2
     assert "30%" in err and err.endswith("\nuwm: no such thing.\n")

@@ -47,13 +47,14 @@ def test_case_and_markdown_do_not_hide_an_answer(answer):
 
 
 def test_another_lexicon_has_another_name_and_any_case():
-    judge = LexiconJudge(unsafe=["Knife", "gun"], vocabulary=["table"])
-    assert judge.judge(["a KNIFE", "a gunner", "the table"]) == [UNSAFE, UNPARSED, SAFE]
-    assert judge.name == "lexicon of 2 words" != LexiconJudge().name
-    assert LexiconJudge(unsafe=["gun"], name="mine").name == "mine"
+    words = {"unsafe": ["Knife", "gun", "Säge"], "vocabulary": ["table"]}
+    judge = captions.load_judge("lexicon", lexicon=words)
+    assert judge.judge(["a KNIFE", "a gunner", "the table", "a säge"]) == [UNSAFE, UNPARSED, SAFE, UNSAFE]
+    assert judge.name == "lexicon of 3 words" != uwm.profile("mini").load_scorers()["judge"].name
+    assert LexiconJudge(**words, name="mine").name == "mine"
     for entry in ("drug use", "x-rated", ""):
         with pytest.raises(uwm.UwmError, match="no single word"):
-            LexiconJudge(unsafe=[entry])
+            LexiconJudge(unsafe=[entry], vocabulary=["table"])
 
 
 class Server(ThreadingHTTPServer):
@@ -401,5 +402,6 @@ def test_toxicity_is_told_times_100_as_in_table_5():
         def score(self, texts):
             return np.full(len(texts), 0.25)
 
-    found = captions.evaluate_captions(["a ring"], ["a ring"], judge=LexiconJudge(), toxicity=Quarter())
+    lexicon = LexiconJudge(unsafe=["ink"], vocabulary=["ring"])
+    found = captions.evaluate_captions(["a ring"], ["a ring"], judge=lexicon, toxicity=Quarter())
     assert found["toxicity"].tolist() == [25.0] and found.scorers["toxicity"] == "quarter"

@@ -20,8 +20,9 @@ from uwmlib.mini.sprites import CANVAS, OPAQUE, REACH, SIZE, VARIANTS, hazard_sp
 from uwmlib.mini.tokenizer import CONTEXT_LENGTH, MiniSiglipTokenizer, MiniTokenizer
 from uwmlib.mini.vocabulary import BACKGROUNDS, COLORS, HAZARDS, PLACES, SHAPES, SIZES
 from uwmlib.mini.web import web_batch
-from uwmlib.mini.zero_shot_sets import NAMES, zero_shot_set
+from uwmlib.mini.zero_shot_sets import NAMES
 from uwmlib.tuples import load_tuples
+from uwmlib.zero_shot import zero_shot_set
 
 MANIFEST = json.loads(manifest_path("mini-visu.json").read_text(encoding="utf-8"))
 

@@ -168,15 +168,16 @@ def test_heatmaps_of_no_numbers_are_refused(matrix):
         plots.heatmap(matrix, label="x")
 
 
-def pairs(name="mini-visu/test"):
+def pairs(*, harmless=True):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     return Tuples(
-        name=name,
+        name="pairs",
         safe_images=images,
         unsafe_images=images[::-1],
         safe_texts=["safe zero", "safe one", "safe two"],
         unsafe_texts=["unsafe zero", "unsafe one", "unsafe two"],
         concepts=["a", "b", "c"],
+        harmless=harmless,
     )
 
 
@@ -235,7 +236,7 @@ def test_names_with_dollars_are_drawn_as_names():
 
 
 def test_real_unsafe_content_is_not_drawn_unless_asked_for():
-    tuples = pairs("mini-mine.jsonl")
+    tuples = pairs(harmless=False)
     _, hidden = plots.show_tuples(tuples, [1]).axes
     assert hidden.get_xlabel() == "unsafe item of tuple 1, not shown" and hidden.images[
         0

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import uwmlib as uwm
+from uwmlib.captions import load_judge
 from uwmlib.manifests import manifest_path
 from uwmlib.mini.zero_shot_sets import NAMES
 from uwmlib.paper import paper_table
@@ -71,6 +72,10 @@ def test_scorers_are_those_that_are_named():
     assert uwm.profile("paper", data="x.csv").load_scorers() == {"judge": None, "toxicity": None}
     mini = uwm.profile("mini").load_scorers()
     assert "lexicon" in mini["judge"].name and "mini" in mini["toxicity"].name
+    with pytest.raises(uwm.UwmError, match="'paper' has no words for the judge 'lexicon'"):
+        uwm.profile("paper", data="x.csv", judge="lexicon")
+    with pytest.raises(uwm.UwmError, match="'lexicon' has no words here"):
+        load_judge("lexicon")
 
 
 def test_the_papers_sets_are_the_columns_of_its_table_2():

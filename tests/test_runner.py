@@ -85,7 +85,7 @@ def test_a_value_of_another_type_is_refused_by_name(declared, name, given):
 def test_an_unknown_name_is_refused_with_the_nearest(declared):
     with pytest.raises(UwmError, match="no parameter 'resultsdir'.*did you mean 'results_dir'"):
         runner.check_parameters({"resultsdir": "x"}, declared)
-    with pytest.raises(UwmError, match="choose from tau, n, name"):
+    with pytest.raises(UwmError, match="choose one of 'tau', 'n', 'name'"):
         runner.check_parameters({"zzzzzz": "x"}, declared)
     with pytest.raises(UwmError, match="declares none"):
         runner.check_parameters({"tau": "1"}, {})

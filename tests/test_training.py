@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from uwmlib import training
 from uwmlib.errors import UwmError
 from uwmlib.files import load_tensors, save_tensors, sha256_of_file
 from uwmlib.mini.web import web_batch
@@ -19,8 +20,8 @@ from uwmlib.models import mini
 from uwmlib.models.mini import wrap_mini
 from uwmlib.models.mini_architectures import bare_model
 from uwmlib.training import optimisation, recipes, train
-from uwmlib.training.contrastive import normalised_pixels, pairwise_sigmoid, symmetric_infonce, web_loss
-from uwmlib.training.optimisation import one_cycle, optimise
+from uwmlib.training.contrastive import normalised_pixels, pairwise_sigmoid, symmetric_infonce
+from uwmlib.training.optimisation import frozen_copy, one_cycle, optimise
 from uwmlib.training.safe_clip import WEIGHTS, eight_losses, safe_clip_loss
 from uwmlib.tuples import load_tuples
 
@@ -46,7 +47,8 @@ def test_sigmoid_loss_of_two_pairs_by_hand():
 @pytest.mark.parametrize("name", ["mini-CoCa", "mini-SigLIP", "mini-ViT-B-32"])
 def test_every_family_learns_by_its_own_loss(name):
     vlm = wrap_mini(bare_model(name, seed=0), name=name)
-    loss_at = web_loss(vlm, batch_size=8, seed=0)
+    task = recipes.RECIPES[name].begin(vlm.model, name, batch_size=8, seed=0)
+    loss_at = task.loss_at
     loss_at(0).backward()
     missing = [key for key, parameter in vlm.model.named_parameters() if parameter.grad is None]
     assert missing == []
@@ -122,6 +124,104 @@ def test_resumed_training_equals_uninterrupted(tmp_path, monkeypatch):
         assert torch.equal(a, b)
 
 
+def toy():
+    """Two layers, a copy of them as they were, and a loss of ours that asks for both."""
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    before, inputs = training.frozen_copy(model), torch.randn(8, 3)
+    far, near = torch.randn(30, 8, 2), 0.5
+
+    def loss_at(step):
+        out = model(inputs)
+        return (out - far[step]).square().mean() + near * (out - before(inputs)).square().mean()
+
+    return model, before, loss_at
+
+
+def train_toy(model, before, loss_at, path, *, trained=("1.bias",), stop_at=None):
+    def until(step):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        return loss_at(step)
+
+    return training.optimise(
+        model, until, steps=12, learning_rate=0.1, trained=trained, references=[before], checkpoint=path,
+        recipe={"name": "toy"}, progress=False,
+    )  # fmt: skip
+
+
+def test_the_loop_trains_what_is_named_by_any_loss_beside_a_frozen_reference(tmp_path):
+    model, before, loss_at = toy()
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model[0].bias.requires_grad_(False)
+    before.requires_grad_(True)
+    curve = train_toy(model, before, loss_at, tmp_path / "toy.safetensors")
+    after = model.state_dict()
+    assert {name for name in start if not torch.equal(start[name], after[name])} == {"1.bias"}
+    assert all(torch.equal(start[name], tensor) for name, tensor in before.state_dict().items())
+    assert [p.grad for p in (*model[0].parameters(), model[1].weight, *before.parameters())] == [None] * 7
+    # AdamW on this parameter alone, by torch itself; one of one dimension does not decay.
+    again, _, loss_at = toy()
+    optimizer = torch.optim.AdamW([again[1].bias], weight_decay=0.0)
+    losses = []
+    for step in range(12):
+        optimizer.param_groups[0]["lr"] = one_cycle(step, 12, peak=0.1)
+        losses.append(loss_at(step))
+        (gradient,) = torch.autograd.grad(losses[-1], [again[1].bias])
+        again[1].bias.grad = gradient / max(1.0, gradient.norm().item())
+        optimizer.step()
+    assert torch.allclose(again[1].bias, model[1].bias, atol=1e-7)
+    assert curve == [{"step": 12, "loss": pytest.approx(sum(losses).item() / 12)}]
+    # Who had gradients before has them again.
+    assert [p.requires_grad for p in model.parameters()] == [True, False, True, True]
+
+
+def test_a_part_of_the_parameters_resumes_as_if_uninterrupted(tmp_path, monkeypatch):
+    monkeypatch.setattr(optimisation, "CHECKPOINT_EVERY", 5)
+    path = tmp_path / "toy.safetensors"
+    whole = toy()
+    train_toy(*whole, tmp_path / "other.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        train_toy(*toy(), path, stop_at=8)
+    resumed = toy()
+    train_toy(*resumed, path)
+    assert all(torch.equal(a, b) for a, b in zip(whole[0].parameters(), resumed[0].parameters(), strict=True))
+    for other in (["0.*"], ["1.*"]):
+        with pytest.raises(UwmError, match="does not fit"):
+            train_toy(*toy(), path, trained=other)
+
+
+def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(optimisation, "CHECKPOINT_EVERY", 5)
+    monkeypatch.chdir(tmp_path)
+    train_toy(*toy(), None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("trained", "words"),
+    [(["1.bais"], "'1.bais', which fits no parameter: did you mean '1.bias'"), ([], "trained is empty"),
+     ("1.bias", "trained is '1.bias': give a list")],
+)  # fmt: skip
+def test_what_names_no_parameter_is_refused(trained, words):
+    with pytest.raises(UwmError, match=words):
+        train_toy(*toy(), None, trained=trained)
+
+
+def test_a_reference_that_would_follow_the_training_is_refused():
+    model, _, loss_at = toy()
+    with pytest.raises(UwmError, match="A reference shares the trained weight 1.bias: give a frozen_copy"):
+        train_toy(model, torch.nn.Sequential(model[1]), loss_at, None)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("numbers", [{"steps": 0}, {"learning_rate": "1"}])
+def test_numbers_of_the_loop_are_checked(numbers):
+    model, _, loss_at = toy()
+    with pytest.raises(UwmError, match=next(iter(numbers))):
+        training.optimise(model, loss_at, **{"steps": 1, "learning_rate": 0.1} | numbers)
+
+
 def test_checkpoint_of_another_recipe_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(optimisation, "CHECKPOINT_EVERY", 5)
     with pytest.raises(KeyboardInterrupt):
@@ -176,15 +276,14 @@ def test_eight_losses_vanish_or_not_by_their_definition():
 
 def test_reference_does_not_follow_the_student():
     model = bare_model("mini-ViT-L-14", seed=0)
-    loss_at = safe_clip_loss(model, load_tuples("mini-visu", split="train", n=64), batch_size=8, seed=0)
+    tuples = load_tuples("mini-visu", split="train", n=64)
+    loss_at = safe_clip_loss(model, frozen_copy(model), tuples, batch_size=8, seed=0)
     before = loss_at(0).item()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     reference_at_start = bare_model("mini-ViT-L-14", seed=0)
-    fresh = safe_clip_loss(
-        reference_at_start, load_tuples("mini-visu", split="train", n=64), batch_size=8, seed=0
-    )
+    fresh = safe_clip_loss(reference_at_start, frozen_copy(reference_at_start), tuples, batch_size=8, seed=0)
     assert fresh(0).item() == pytest.approx(before, rel=1e-6)
     # Were the reference the student itself (as in the released code), preservation would stay exactly zero.
     assert loss_at(0).item() > before
@@ -278,7 +377,7 @@ def test_outputs_are_checked_before_training(base, monkeypatch):
     def begin(*_):
         raise AssertionError("training began")
 
-    monkeypatch.setattr(recipes, "_start", begin)
+    monkeypatch.setattr(recipes, "_begin", begin)
     (base.parent / "mini-Safe-CLIP.safetensors").symlink_to(base)
     with pytest.raises(UwmError, match="would replace what is read from .*mini-ViT-L-14"):
         train("mini-Safe-CLIP", output=base.parent)

@@ -297,7 +297,7 @@ def test_unreadable_image_is_named(folder):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"name": "mini-vizu"}, "did you mean 'mini-visu'"),
+        ({"name": "mini-vizu"}, "no tuples called 'mini-vizu': give 'mini-visu' or"),
         ({"name": "mini-visu", "split": "dev"}, "train, validation, test"),
         ({"name": "mini-visu", "n": 0}, "at least 1"),
         ({"name": "mini-visu", "n": 2001}, "1 to 2000"),
@@ -456,9 +456,12 @@ def test_concepts_are_text():
 
 def test_only_the_mini_worlds_own_tuples_are_harmless(folder):
     path, rows = folder
-    write(path / "mini-visu.jsonl", rows)
-    assert load_tuples("mini-visu", n=2).harmless
-    assert not load_tuples(path / "mini-visu.jsonl").harmless
+    mini = load_tuples("mini-visu", n=2)
+    assert mini.harmless and mini[:1].harmless
+    claims = [row | {"harmless": "true", "name": "mini-visu/test"} for row in rows]
+    own = load_tuples(write(path / "mini-visu.jsonl", claims))
+    assert not own.harmless and not own[:1].harmless
+    assert not Tuples(**PARTS | {"name": "mini-visu/test"}).harmless
 
 
 def test_a_page_says_how_many_tuples_were_both_calibrated_and_tested_on(folder):

@@ -339,6 +339,50 @@ def test_every_form_is_found_under_the_papers_names(tmp_path):
     assert "paper" not in found["mine"].about
 
 
+def two_forms(root):
+    shard(root / "own" / "0.tar", samples((10, 1)))
+    folders(root / "own", {"cat": [1], "dog": [2]})
+
+
+def two_forms_below(root):
+    shard(root / "own" / "test" / "0.tar", samples((10, 1)))
+    folders(root / "own" / "test", {"cat": [1], "dog": [2]})
+
+
+def two_places(root):
+    shard(root / "own" / "0.tar", samples((10, 1)))
+    shard(root / "own" / "test" / "0.tar", samples((20, 1)))
+
+
+def the_same_shard(root):
+    shard(root / "own" / "0.tar", samples((10, 1)))
+    shard(root / "own" / "1.tar", samples((20, 1)))
+    shard(root / "own" / "copy.tar", samples((10, 1)))
+
+
+def two_names(root):
+    for name in ("dtd", "wds_vtab-dtd"):
+        shard(root / name / "0.tar", samples((10, 1)))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [(two_forms, "own holds shards and the folder of images cat"),
+     (two_forms_below, "own holds shards and the folder of images cat"),
+     (two_places, "own holds shards and so does its folder test"),
+     (the_same_shard, "copy.tar is 0.tar once more"), (two_names, "holds dtd twice .*wds_vtab-dtd")],
+)  # fmt: skip
+def test_a_set_in_two_forms_or_under_two_names_is_refused(tmp_path, make, words):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "classnames.txt").write_text("cat\ndog\n")
+    (tmp_path / "own" / "train").mkdir()
+    make(tmp_path)
+    if make is two_names:
+        (tmp_path / "own" / "classnames.txt").unlink()
+    with pytest.raises(uwm.UwmError, match=words):
+        uwm.load_zero_shot(tmp_path)
+
+
 def test_class_folders_with_names_beside_them_are_a_set_of_its_own(tmp_path):
     folders(tmp_path / "mine", {"a": [1], "b": [2]})
     (tmp_path / "mine" / "classnames.txt").write_text("cat\ndog\n")

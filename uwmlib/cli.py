@@ -8,15 +8,15 @@ of the output who leaves early stops nothing.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
 import os
 import platform
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from uwmlib import runner
+from uwmlib import catalogue, runner
 from uwmlib.errors import UwmError
-from uwmlib.manifests import PACKAGE, manifest_path, manifests_dir
+from uwmlib.manifests import PACKAGE, manifests_dir
 from uwmlib.options import known
 from uwmlib.outputs import check_output
 from uwmlib.parameters import check_run
@@ -37,14 +37,44 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Safe vision-language models via Unsafe Weights Manipulation, step by step.",
 )
 LIBRARIES = ("uwm-book", "torch", "torchvision", "open_clip_torch", "transformers", "numpy", "safetensors")
-Model = Annotated[str, typer.Argument(help="mini-..., open_clip:<architecture> or hf:<folder or id>.")]
+
+
+def _model_names(incomplete: str) -> list[str]:
+    """Complete the name of a mini model."""
+    names = (str(row["model"]) for row in catalogue.models())
+    return [name for name in names if name.startswith("mini-") and name.startswith(incomplete)]
+
+
+def _notebook_names(incomplete: str) -> list[str]:
+    """Complete the name of a notebook of this project's checkout."""
+    try:
+        names = [path.stem for path in runner.list_notebooks(runner.notebooks_dir())]
+    except UwmError:
+        names = []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="mini-..., open_clip:<architecture> or hf:<folder or id>.", autocompletion=_model_names
+    ),
+]
 Weights = Annotated[str | None, typer.Option(help="File or pretrained tag; none for a mini model.")]
 TuplesName = Annotated[str, typer.Option("--tuples", help="mini-visu, or a manifest of your own (.jsonl).")]
+
+
+class Listed(StrEnum):
+    """What `uwm ls` lists."""
+
+    MODELS = "models"
+    SETS = "sets"
+    METHODS = "methods"
+    NOTEBOOKS = "notebooks"
 
 
 class Stopped(SystemExit):
@@ -70,7 +100,9 @@ def main() -> None:
 
 @app.command()
 def run(
-    notebook: Annotated[str | None, typer.Argument(help="Number, name or path of the notebook.")] = None,
+    notebook: Annotated[
+        str, typer.Argument(help="Number, name or path of the notebook.", autocompletion=_notebook_names)
+    ],
     parameter: Annotated[
         list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Set a parameter.")
     ] = None,
@@ -83,14 +115,10 @@ def run(
     notebooks: Annotated[
         Path | None, typer.Option(help="The folder of notebooks; that of this project's checkout by default.")
     ] = None,
-    show: Annotated[bool, typer.Option("--list", help="List notebooks, or one's parameters.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="List the parameters of the notebook.")] = False,
 ) -> None:
     """Run a notebook with checked parameters: uwm run 04 -p tau 0.05."""
-    folder = runner.notebooks_dir(notebooks)
-    if notebook is None:
-        _list_notebooks(folder)
-        return
-    path = runner.find_notebook(notebook, folder)
+    path = runner.find_notebook(notebook, runner.notebooks_dir(notebooks))
     if show:
         _list_parameters(path)
         return
@@ -103,7 +131,7 @@ def run(
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="The mini model to train.")],
+    name: Annotated[str, typer.Argument(help="The mini model to train.", autocompletion=_model_names)],
     output: Annotated[Path, typer.Option(help="Folder for the weights.")] = Path("trained"),
     seed: Annotated[int, typer.Option(help="Seed of the data and of the initial weights.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Steps in place of the recipe's, for a trial.")] = None,
@@ -115,15 +143,53 @@ def train(
 
 
 @app.command()
-def models() -> None:
-    """List the models that can be named."""
-    table = Table("model", "weights")
-    for name, entry in json.loads(manifest_path("models.json").read_text(encoding="utf-8")).items():
-        made_of = entry.get("file") or f"{entry['base']} with the vision tower of {entry['vision']}"
-        table.add_row(name, f"ships with the library ({made_of})")
-    table.add_row("open_clip:<architecture>", "--weights FILE, or a pretrained tag of open_clip")
-    table.add_row("hf:<folder or id>", "the checkpoint of that folder or id")
-    Console().print(table)
+def ls(
+    what: Annotated[Listed, typer.Argument(help="What to list.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Your own folder of classification sets, or of notebooks.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
+) -> None:
+    """List what can be named: models, sets, methods or notebooks."""
+    rows = _listed(what, folder)
+    print(json.dumps(rows, indent=1, ensure_ascii=False) if as_json else _as_table(rows))
+
+
+def _listed(what: Listed, folder: Path | None) -> list[catalogue.Row]:
+    if what is Listed.NOTEBOOKS:
+        folder = runner.notebooks_dir(folder)
+        if not (rows := catalogue.notebooks(folder)):
+            raise UwmError(f"There is no numbered notebook in {folder}: give another folder with --folder.")
+        return rows
+    if what is Listed.SETS:
+        return catalogue.sets(folder)
+    if folder is not None:
+        raise UwmError(f"There is no folder of {what}: leave --folder out.")
+    return catalogue.models() if what is Listed.MODELS else catalogue.methods()
+
+
+@app.command()
+def validate(
+    manifest: Annotated[Path, typer.Argument(help="A manifest of pairs of your own (.jsonl or .csv).")],
+) -> None:
+    """Check a manifest and its images to the end: every problem by row, or what it holds."""
+    from uwmlib.tuples import validate as validate_manifest
+
+    found = validate_manifest(manifest, progress=True)
+    for problem in found.problems:
+        print(problem)
+    if found.problems:
+        print(f"{len(found.problems)} problems in {found.rows} rows.")
+        raise typer.Exit(1)
+    held: list[catalogue.Row] = [
+        {"split": split or "(none)", "concept": concept or "(none)", "tuples": n}
+        for split, concepts in found.counts.items()
+        for concept, n in concepts.items()
+    ]
+    print(_as_table(held))
+    print(f"{manifest}: {found.rows} tuples, no problem.")
+    for note, n in found.notes.items():
+        print(f"Note: {n} images have {note}.")
 
 
 @app.command()
@@ -156,7 +222,7 @@ def info() -> None:
     table.add_row("threads, GPU", f"{torch.get_num_threads()}, {cuda}")
     for name, chosen in PROFILES.items():
         table.add_row(f"profile {name}", f"{chosen.base} on {chosen.data or 'pairs of your own'}")
-    table.add_row("manifests", str(manifests_dir()))
+    table.add_row("shipped data", str(manifests_dir()))
     shipped = sorted(path.name for path in (PACKAGE / "weights").glob("*.safetensors"))
     table.add_row("shipped weights", ", ".join(shipped) or "none")
     Console(soft_wrap=True).print(table)
@@ -243,19 +309,21 @@ def _pairs(assignments: list[str]) -> dict[str, str]:
     return dict(assignment.split("=", maxsplit=1) for assignment in assignments)
 
 
-def _list_notebooks(folder: Path) -> None:
-    paths = runner.list_notebooks(folder)
-    for path in paths:
-        print(path.stem)
-    if not paths:
-        raise UwmError(f"There is no numbered notebook in {folder}: give another folder with --notebooks.")
-
-
 def _list_parameters(notebook: Path) -> None:
-    table = Table("parameter", "type", "default", "meaning")
-    for parameter in runner.declared_parameters(notebook).values():
-        table.add_row(*(escape(part) for part in dataclasses.astuple(parameter)))
-    Console().print(table)
+    declared = runner.declared_parameters(notebook).values()
+    rows = [{"parameter": p.name, "type": p.kind, "default": p.default, "meaning": p.help} for p in declared]
+    print(_as_table(rows))
+
+
+def _as_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows with the same keys as a table that is as wide as the terminal."""
+    table = Table(*(rows[0] if rows else ()))
+    for row in rows:
+        table.add_row(*(escape(f"{value:,}" if isinstance(value, int) else value) for value in row.values()))
+    console = Console()
+    with console.capture() as drawn:
+        console.print(table)
+    return drawn.get().rstrip("\n")
 
 
 def _kind(name: str, encoder: str) -> str | None:

@@ -1,4 +1,7 @@
-"""Where the small data files that ship with the library are: models, published and reference values."""
+"""Where the small data files that ship with the library are: models, published and reference values.
+
+A manifest in messages to users is a table of their own (`uwmlib.rows`); the files here are called shipped data.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def manifests_dir() -> Path:
-    """Return the folder of manifests: the installed copy, else the one at the root of a checkout.
+    """Return the folder of the shipped data: the installed copy, else the one at the root of a checkout.
 
     A wheel carries the files as `uwmlib/data_manifests`; an editable install reads `data_manifests/` beside
     the package, so that there is one copy to edit.
@@ -28,7 +31,7 @@ def manifests_dir() -> Path:
 
 
 def manifest_path(*parts: str) -> Path:
-    """Return the path of one manifest, such as `manifest_path("paper_values", "table1.csv")`.
+    """Return the path of one file of the shipped data, such as `manifest_path("paper_values", "table1.csv")`.
 
     Parameters
     ----------
@@ -43,10 +46,10 @@ def manifest_path(*parts: str) -> Path:
     Raises
     ------
     UwmError
-        If there is no such manifest.
+        If there is no such file.
     """
     root = manifests_dir()
     path = root.joinpath(*parts)
     if not path.exists():
-        raise UwmError(f"There is no manifest {'/'.join(parts)!r} in {root}: check the spelling of its name.")
+        raise UwmError(f"There is no shipped file {'/'.join(parts)!r} in {root}: check the spelling of its name.")
     return path

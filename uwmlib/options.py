@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -10,22 +11,66 @@ from typing import Any
 from uwmlib.errors import UwmError
 
 ENCODERS = ("text", "vision")
+MOST = 12  #: names that one sentence lists
 
 
-def known(value: Any, choices: Iterable[str], what: str) -> str:
+def known(
+    value: Any, choices: Iterable[str], what: str, *, elsewhere: Mapping[str, str] | None = None
+) -> str:
     """Return `value` if it is one of `choices`.
+
+    Parameters
+    ----------
+    value : object
+    choices : iterable of str
+    what : str
+        What is chosen, for the message.
+    elsewhere : mapping of str to str, optional
+        What the choices are called in other libraries, so that such a name is answered with ours.
 
     Raises
     ------
     UwmError
-        Naming the nearest choice, or all of them where none is near.
+        Naming the nearest choice, or some of them where none is near.
     """
     names = list(choices)
     if isinstance(value, str) and value in names:
         return value
+    same = (elsewhere or {}).get(value) if isinstance(value, str) else None
+    raise UwmError(f"There is no {what} {value!r}: {hint(same or value, names)}")
+
+
+def hint(value: Any, choices: Iterable[str], *, otherwise: str | None = None) -> str:
+    """Return the end of a sentence about an unknown name: the nearest choice.
+
+    Where none is near: `otherwise`, by default the choices, or the first of many.
+
+    Examples
+    --------
+    >>> hint("taw", ["tau", "alpha"])
+    "did you mean 'tau'?"
+    >>> hint("seed", ["tau", "alpha"])
+    "choose one of 'tau', 'alpha'."
+    """
+    names = list(choices)
     near = get_close_matches(str(value), names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(map(repr, names))}."
-    raise UwmError(f"There is no {what} {value!r}: {hint}")
+    if near:
+        return f"did you mean {near[0]!r}?"
+    if otherwise is not None:
+        return otherwise
+    if not names:
+        return "there is none to choose."
+    shown = ", ".join(map(repr, names[:MOST]))
+    return f"choose one of {shown}." if len(names) <= MOST else f"there are {len(names)}, such as {shown}."
+
+
+def shown(value: Any) -> str:
+    """Return a short, one-line repr."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python prints no whole number of more than 4300 digits
+        text = "a very large number"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def number(value: Any, what: str) -> float:
@@ -36,7 +81,16 @@ def number(value: Any, what: str) -> float:
             return float(plain)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         pass
-    raise UwmError(f"{what} is {value!r}: give a number.")
+    raise UwmError(f"{what} is {shown(value)}: give a number.")
+
+
+def finite_number(value: Any, what: str, *, least: float = -math.inf) -> float:
+    """Return `value` as a plain float; UwmError for what is no number, NaN, infinite or below `least`."""
+    plain = number(value, what)
+    if not math.isfinite(plain) or plain < least:
+        span = "" if least == -math.inf else f" of at least {least:g}"
+        raise UwmError(f"{what} is {shown(value)}: give a finite number{span}.")
+    return plain
 
 
 def is_whole(value: Any) -> bool:
@@ -48,7 +102,7 @@ def whole_number(value: Any, what: str, *, least: int = 1, most: int | None = No
     """Return a whole number as an int; UwmError if it is none or out of range."""
     if not is_whole(value) or value < least or (most is not None and value > most):
         span = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise UwmError(f"{what} is {value!r}: give a whole number {span}.")
+        raise UwmError(f"{what} is {shown(value)}: give a whole number {span}.")
     return int(value)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 from uwmlib.errors import UwmError
 from uwmlib.manifests import manifests_dir
-from uwmlib.options import known
+from uwmlib.options import finite_number, known, shown, whole_number
 from uwmlib.outputs import check_folder
 from uwmlib.rows import SUFFIXES
 
@@ -67,24 +66,12 @@ def checked_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def shown(value: Any) -> str:
-    """Return a short, one-line repr."""
-    try:
-        text = " ".join(repr(value).split())
-    except ValueError:  # Python prints no whole number of more than 4300 digits
-        text = "a very large number"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _real(name: str, value: Any, *, least: float = -math.inf) -> None:
-    try:
-        # Text and bool are refused; numpy's and torch's scalars are numbers.
-        fits = not isinstance(value, str | bool) and math.isfinite(value) and value >= least
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        fits = False
-    if not fits:
-        allowed = "a finite number" if least == -math.inf else f"a finite number of at least {least:g}"
-        raise UwmError(f"{name} is {shown(value)}: give {allowed}.")
+    finite_number(value, name, least=least)
+
+
+def _whole(name: str, value: Any, *, least: int = 0) -> None:
+    whole_number(value, name, least=least, most=SEEDS - 1)
 
 
 def _share(name: str, value: Any) -> None:
@@ -105,16 +92,6 @@ def _shares(name: str, value: Any) -> None:
         raise UwmError(
             f"{name} is {shown(value)}: give numbers between 0 and 1, separated by spaces, such as '0.01 0.02'."
         )
-
-
-def _whole(name: str, value: Any, *, least: int = 0, below: int = SEEDS) -> None:
-    try:
-        fits = not isinstance(value, bool) and least <= operator.index(value) < below
-    except TypeError:
-        fits = False
-    if not fits:
-        top = "2**63 - 1" if below == SEEDS else below - 1
-        raise UwmError(f"{name} is {shown(value)}: give a whole number from {least} to {top}.")
 
 
 def _flag(name: str, value: Any) -> None:
@@ -186,17 +163,10 @@ def _own_rows(name: str, value: Any) -> None:
 
 
 def _device(name: str, value: Any) -> None:
-    import torch
+    from uwmlib.models.loading import checked_device
 
-    try:
-        # "meta" holds shapes and no numbers.
-        usable = torch.empty(0, device=torch.device(value)).device.type != "meta"
-    except (RuntimeError, AssertionError, TypeError):
-        usable = False
-    if not usable:
-        raise UwmError(
-            f"{name} is {shown(value)}, which cannot be used here: take 'cpu' or a device that torch sees."
-        )
+    if checked_device(value).type == "meta":
+        raise UwmError(f"{name} is {shown(value)}, which holds shapes and no numbers: take 'cpu'.")
 
 
 def _results_dir(name: str, value: Any) -> None:

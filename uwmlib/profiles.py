@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from uwmlib.errors import UwmError
+from uwmlib.mini.vocabulary import HAZARDS, words
 from uwmlib.models import Vlm, load_model
 from uwmlib.options import known
-from uwmlib.zero_shot import ZeroShotSet, load_zero_shot, not_at_hand
+from uwmlib.zero_shot import DRAWN, ZeroShotSet, load_zero_shot, not_at_hand, zero_shot_set
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,14 @@ class Profile:
     llavas : dict of str to Source
         Row of Table 5 -> the captioning model.
     zero_shot : str
-        Folder of classification sets (`uwmlib.zero_shot.load_zero_shot`); empty for the profile's own: those that
-        the mini world draws, or in "paper" the folder `zero_shot` of `$UWM_DATA`.
+        Folder of classification sets (`uwmlib.zero_shot.load_zero_shot`); empty for the sets in `drawn`, or where
+        there are none for the folder `zero_shot` of `$UWM_DATA`.
     judge, toxicity : str
         Names for `load_judge` and `load_toxicity`; empty where there is none, which leaves a score not measured.
+    drawn : tuple of str
+        Names for `zero_shot_set`.
+    lexicon : mapping
+        The words of the judge "lexicon", as `LexiconJudge` takes them; empty where there are none.
     """
 
     name: str
@@ -67,6 +72,8 @@ class Profile:
     zero_shot: str = ""
     judge: str = ""
     toxicity: str = ""
+    drawn: tuple[str, ...] = field(default=(), repr=False)
+    lexicon: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def load_base(self, device: str = "cpu") -> Vlm:
         """Load the model to edit."""
@@ -78,10 +85,8 @@ class Profile:
 
     def load_zero_shot(self) -> dict[str, ZeroShotSet]:
         """Load the classification sets that are at hand, by name, and print which of the paper's are not."""
-        if self.name == "mini" and not self.zero_shot:
-            from uwmlib.mini.zero_shot_sets import NAMES, zero_shot_set
-
-            return {name: zero_shot_set(name) for name in NAMES}
+        if self.drawn and not self.zero_shot:
+            return {name: zero_shot_set(name) for name in self.drawn}
         data = os.environ.get("UWM_DATA", "")
         folder = self.zero_shot or (os.path.join(data, "zero_shot") if data else "")
         found = load_zero_shot(folder) if self.zero_shot or os.path.isdir(folder) else {}
@@ -94,7 +99,7 @@ class Profile:
         from uwmlib.captions import load_judge, load_toxicity
 
         return {
-            "judge": load_judge(self.judge, device=device) if self.judge else None,
+            "judge": load_judge(self.judge, device=device, lexicon=self.lexicon) if self.judge else None,
             "toxicity": load_toxicity(self.toxicity, device=device) if self.toxicity else None,
         }
 
@@ -121,6 +126,12 @@ PROFILES = {
         llavas={"LLaVA": Source("mini-LLaVA"), "LLaVA+Safe-CLIP": Source("mini-LLaVA-Safe-CLIP")},
         judge="lexicon",
         toxicity="mini",
+        drawn=DRAWN,
+        lexicon={
+            "unsafe": tuple(HAZARDS),
+            "vocabulary": words(),
+            "name": "lexicon of the mini world's hazards",
+        },
     ),
     # Safe-CLIP's weights go with OpenAI's tokenizer and preprocessing. The unsafe ViSU images are withheld by their
     # authors, so there is no default for the data.
@@ -185,6 +196,8 @@ def profile(name: str, **parts: str | os.PathLike | None) -> Profile:
             "The profile 'paper' needs pairs of your own, because the unsafe ViSU images are withheld: "
             "pass the path of a manifest as `data`."
         )
+    if chosen.judge == "lexicon" and not chosen.lexicon:
+        raise UwmError(f"The profile {name!r} has no words for the judge 'lexicon': choose another judge.")
     return chosen
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from uwmlib.errors import UwmError
-from uwmlib.options import flaw_of_text, is_whole
+from uwmlib.options import flaw_of_text, is_whole, shown
 
 SUFFIXES = (".csv", ".jsonl")
 NEAR = 0.85  # "splits" is "split" misspelt, "concept_id" a column of its own
-SHOWN = 80  # characters of a wrong value in a message
 
 
 def read_rows(
@@ -62,27 +61,57 @@ def read_rows(
     >>> rows = read_rows("set.csv", columns=["image", "label"], optional=["split"])  # doctest: +SKIP
     >>> images = [file_of_row(rows, i, "image", "set.csv") for i in range(len(rows))]  # doctest: +SKIP
     """
+    rows = []
+    for row, problems in examined_rows(
+        path, columns=columns, optional=optional, prose=prose, numbers=numbers
+    ):
+        if problems:
+            raise problems[0]
+        rows.append(row)
+    return rows
+
+
+def examined_rows(
+    path: str | os.PathLike,
+    *,
+    columns: Sequence[str],
+    optional: Sequence[str] = (),
+    prose: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+) -> Iterator[tuple[dict[str, str], list[UwmError]]]:
+    """Yield every row of a manifest as `read_rows` has it, with all that is wrong with it.
+
+    Raises
+    ------
+    UwmError
+        For what is wrong with the file as a whole: it is no `.csv` or `.jsonl` file in UTF-8, its header cannot be
+        read, or it has no row.
+    """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise UwmError(f"{path} is no manifest: give a file ending in .csv or .jsonl.")
     parse = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
-    rows = []
+    number = 0
     for number, row in enumerate(parse(path, _text_of(path), (*columns, *optional)), start=1):
-        _check_names(path, number, row, columns, optional)
+        if isinstance(row, UwmError):
+            yield {}, [row]
+            continue
         values = {name: row.get(name) for name in (*columns, *optional)}
         values |= {name: str(values[name]) for name in numbers if is_whole(values[name])}
         filled = {name: value for name, value in values.items() if not _is_blank(value)}
+        problems = list(_name_problems(path, number, row, columns, optional))
         lacking = [name for name in columns if name not in filled]
-        if lacking:
-            raise UwmError(
-                f"Row {number} of {path} lacks {', '.join(lacking)}: every row needs {', '.join(columns)}."
+        if lacking and not problems:
+            problems.append(
+                UwmError(
+                    f"Row {number} of {path} lacks {', '.join(lacking)}: every row needs {', '.join(columns)}."
+                )
             )
         for name, value in filled.items():
-            _check_value(path, number, name, value, prose=name in prose)
-        rows.append(filled)
-    if not rows:
+            problems += _value_problems(path, number, name, value, prose=name in prose)
+        yield filled, problems
+    if not number:
         raise UwmError(f"{path} has no rows: give at least one, with {', '.join(columns)}.")
-    return rows
 
 
 def rows_of_split(rows: Sequence[dict[str, str]], split: str, path: str | os.PathLike) -> list[int]:
@@ -93,19 +122,26 @@ def rows_of_split(rows: Sequence[dict[str, str]], split: str, path: str | os.Pat
     UwmError
         If there is no such split, some rows have a split and some have none, or two differ in case alone.
     """
+    for _, problem in split_problems(rows, path):
+        raise problem
     known = sorted({row["split"] for row in rows if "split" in row})
     if not known:
         return list(range(len(rows)))
-    without = next((number for number, row in enumerate(rows, start=1) if "split" not in row), None)
-    if without is not None:
-        raise UwmError(
-            f"Row {without} of {path} has no split but other rows have one: give each row its split."
-        )
-    if len({name.casefold() for name in known}) < len(known):
-        raise UwmError(f"{path} spells a split in two ways ({', '.join(known)}): write each in one way.")
     if split not in known:
         raise UwmError(f"{path} has no split {split!r}: choose one of {', '.join(known)}.")
     return [i for i, row in enumerate(rows) if row["split"] == split]
+
+
+def split_problems(rows: Sequence[dict[str, str]], path: str | os.PathLike) -> Iterator[tuple[int, UwmError]]:
+    """Yield the position of each row that lacks its split, and an error; position 0 for two spellings of one split."""
+    known = sorted({row["split"] for row in rows if "split" in row})
+    for i, row in enumerate(rows):
+        if known and "split" not in row:
+            wrong = f"Row {i + 1} of {path} has no split but other rows have one: give each row its split."
+            yield i, UwmError(wrong)
+    if len({name.casefold() for name in known}) < len(known):
+        wrong = f"{path} spells a split in two ways ({', '.join(known)}): write each in one way."
+        yield 0, UwmError(wrong)
 
 
 def file_of_row(rows: Sequence[dict[str, str]], i: int, column: str, path: str | os.PathLike) -> Path:
@@ -119,7 +155,7 @@ def file_of_row(rows: Sequence[dict[str, str]], i: int, column: str, path: str |
     file = Path(path).parent / rows[i][column]
     if not os.path.isfile(file):  # Path.is_file raises for a name that is too long
         state = "is no regular file" if os.path.exists(file) else "does not exist"
-        raise UwmError(f"{column} in row {i + 1} of {path} {state} ({_short(str(file))}): correct the path.")
+        raise UwmError(f"{column} in row {i + 1} of {path} {state} ({shown(str(file))}): correct the path.")
     return file
 
 
@@ -137,7 +173,7 @@ def _text_of(path: Path) -> str:
         raise UwmError(f"{path} is not UTF-8 text ({error.reason}): save the manifest as UTF-8.") from error
 
 
-def _csv_rows(path: Path, text: str, wanted: Sequence[str]) -> Iterator[dict[str, str]]:
+def _csv_rows(path: Path, text: str, wanted: Sequence[str]) -> Iterator[dict[str, str] | UwmError]:
     try:
         header, *rows = filter(None, csv.reader(io.StringIO(text, newline=""), strict=True))
     except ValueError:  # nothing to unpack
@@ -147,43 +183,51 @@ def _csv_rows(path: Path, text: str, wanted: Sequence[str]) -> Iterator[dict[str
     twice = next((name for i, name in enumerate(header) if name in header[:i]), None)
     # pandas writes its index as a first column without a name; anywhere else it is a stray comma.
     if "" in header[1:] or twice is not None:
-        what = "without a name" if "" in header[1:] else f"{_short(twice)!r} twice"
+        what = "without a name" if "" in header[1:] else f"{shown(twice)} twice"
         raise UwmError(f"{path} has a column {what}: give every column one name of its own.")
     if len(header) == 1 and wanted[1:] and any(mark in header[0] for mark in ";\t|"):
         raise UwmError(f"The header of {path} has no commas: separate its cells by commas.")
     for number, cells in enumerate(rows, start=1):
-        if len(cells) != len(header):
-            raise UwmError(
-                f"Row {number} of {path} has {len(cells)} cells but the header {len(header)}: put every caption that "
-                "holds a comma, a quote or a line break in double quotes."
-            )
-        if [cell.strip("\ufeff") for cell in cells] == header:
-            raise UwmError(f"Row {number} of {path} repeats the header: leave that row out.")
-        if any(cell[:1].isspace() and cell.strip()[:1] == cell.strip()[-1:] == '"' for cell in cells):
-            raise UwmError(
-                f"Row {number} of {path} has a blank between a comma and a quote: take the blank out."
-            )
-        yield dict(zip(header, cells, strict=True))
+        wrong = _wrong_cells(cells, header)
+        yield UwmError(f"Row {number} of {path} {wrong}") if wrong else dict(zip(header, cells, strict=True))
 
 
-def _json_rows(path: Path, text: str, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _wrong_cells(cells: list[str], header: list[str]) -> str:
+    """Return what is wrong with the cells of a row as a whole; "" for nothing."""
+    if len(cells) != len(header):
+        return (
+            f"has {len(cells)} cells but the header {len(header)}: put every caption that holds a comma, a quote or a "
+            "line break in double quotes."
+        )
+    if [cell.strip("\ufeff") for cell in cells] == header:
+        return "repeats the header: leave that row out."
+    if any(cell[:1].isspace() and cell.strip()[:1] == cell.strip()[-1:] == '"' for cell in cells):
+        return "has a blank between a comma and a quote: take the blank out."
+    return ""
+
+
+def _json_rows(path: Path, text: str, wanted: Sequence[str]) -> Iterator[dict[str, Any] | UwmError]:
     # Not splitlines: JSON allows other line separators, such as U+2028, inside a caption.
     lines = (line for line in text.split("\n") if line.strip())
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line, object_pairs_hook=_no_key_twice)
+            yield _object(line)
         except UwmError as error:
-            raise UwmError(f"Row {number} of {path} {error}") from error
-        except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", None) or "nested too deeply or a number too long"
-            raise UwmError(
-                f"Row {number} of {path} is not JSON ({reason}): write one object a line."
-            ) from error
-        if not isinstance(row, dict):
-            raise UwmError(
-                f"Row {number} of {path} is no object but {_short(line)}: write one object a line."
-            )
-        yield row
+            yield UwmError(f"Row {number} of {path} {error}")
+
+
+def _object(line: str) -> dict[str, Any]:
+    """Return the JSON object on a line; UwmError with what it is instead."""
+    try:
+        row = json.loads(line, object_pairs_hook=_no_key_twice)
+    except UwmError:
+        raise
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or "nested too deeply or a number too long"
+        raise UwmError(f"is not JSON ({reason}): write one object a line.") from error
+    if not isinstance(row, dict):
+        raise UwmError(f"is no object but {shown(line)}: write one object a line.")
+    return row
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -191,21 +235,21 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise UwmError(f"has the key {_short(twice)!r} twice: give each key once.")
+        raise UwmError(f"has the key {shown(twice)} twice: give each key once.")
     return row
 
 
-def _check_names(
+def _name_problems(
     path: Path, number: int, row: dict[str, Any], columns: Sequence[str], optional: Sequence[str]
-) -> None:
-    """Raise for a wanted column that is missing, or an optional one that stands there misspelt."""
+) -> Iterator[UwmError]:
+    """Yield an error for each wanted column that stands there misspelt."""
     present = [name for name in row if name not in (*columns, *optional)]
     plain = {name.strip().casefold().replace(" ", "_").replace("-", "_"): name for name in present}
     for wanted in (name for name in (*columns, *optional) if name not in row):
         near = get_close_matches(wanted, plain, n=1, cutoff=NEAR)
         if near:
-            raise UwmError(
-                f"Row {number} of {path} has {_short(plain[near[0]])!r} for {wanted!r}: rename that column."
+            yield UwmError(
+                f"Row {number} of {path} has {shown(plain[near[0]])} for {wanted!r}: rename that column."
             )
 
 
@@ -213,15 +257,9 @@ def _is_blank(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _check_value(path: Path, number: int, name: str, value: Any, *, prose: bool) -> None:
+def _value_problems(path: Path, number: int, name: str, value: Any, *, prose: bool) -> list[UwmError]:
     if not isinstance(value, str):
-        raise UwmError(f"{name} in row {number} of {path} is {_short(repr(value))}: give text.")
+        return [UwmError(f"{name} in row {number} of {path} is {shown(value)}: give text.")]
     flaw = flaw_of_text(value) or ("blanks around it" if not prose and value != value.strip() else None)
-    if flaw:
-        raise UwmError(
-            f"{name} in row {number} of {path} has {flaw} ({_short(repr(value))}): correct that value."
-        )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    wrong = f"{name} in row {number} of {path} has {flaw} ({shown(value)}): correct that value."
+    return [UwmError(wrong)] if flaw else []

@@ -11,7 +11,6 @@ nothing by relative path.
 from __future__ import annotations
 
 import ast
-import difflib
 import json
 import os
 import sys
@@ -22,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uwmlib.errors import UwmError
+from uwmlib.options import known, shown
 from uwmlib.outputs import check_output
-from uwmlib.parameters import CHECKS, check_run, shown
+from uwmlib.parameters import CHECKS, check_run
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -73,12 +73,12 @@ def notebooks_dir(folder: str | os.PathLike | None = None) -> Path:
     """
     if folder is not None:
         if not Path(folder).is_dir():
-            raise UwmError(f"There is no folder {folder}: give the folder of notebooks with --notebooks.")
+            raise UwmError(f"There is no folder {folder}: give the folder of notebooks.")
         return Path(folder)
     for checkout in (Path.cwd(), Path(__file__).resolve().parents[1]):
         if _is_checkout(checkout):
             return checkout / "notebooks"
-    raise UwmError("No notebooks folder was found here: run in a checkout of uwm-book, or give --notebooks.")
+    raise UwmError("No notebooks folder was found here: run in a checkout of uwm-book, or give their folder.")
 
 
 def list_notebooks(folder: str | os.PathLike) -> list[Path]:
@@ -156,8 +156,9 @@ def check_parameters(given: Mapping[str, Any], declared: Mapping[str, Parameter]
         notebook cannot hold it: infinite numbers, text that is not Unicode, what JSON has no form for.
     """
     for name in given:
-        if name not in declared:
-            raise UwmError(_unknown(name, declared))
+        if not declared:
+            raise UwmError(f"There is no parameter {name!r}: this notebook declares none.")
+        known(name, declared, "parameter")
     return {name: _typed(declared[name], value) for name, value in given.items()}
 
 
@@ -418,14 +419,6 @@ def _kind_of(default: str) -> str:
         return type(ast.literal_eval(default)).__name__
     except UNREADABLE:
         return "any"
-
-
-def _unknown(name: str, declared: Mapping[str, Parameter]) -> str:
-    if not declared:
-        return f"There is no parameter {name!r}: this notebook declares none."
-    near = difflib.get_close_matches(name, declared, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(declared)}."
-    return f"There is no parameter {name!r} in this notebook: {hint}"
 
 
 def _typed(parameter: Parameter, value: Any) -> Any:

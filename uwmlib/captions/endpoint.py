@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from uwmlib.captions.verdicts import (
     require_question,
 )
 from uwmlib.errors import UwmError
+from uwmlib.options import finite_number, whole_number
 
 BUSY = (408, 409, 425, 429)  # with 5xx: statuses that may pass; any other refusal is final
 LARGEST_REPLY = 2**20  # bytes; an answer of one word needs some hundreds
@@ -85,10 +85,9 @@ class EndpointJudge:
         if not (isinstance(self.model, str) and self.model.strip() and self.model.isprintable()):
             raise UwmError(f"The endpoint's model is {self.model!r}: give its name on one line.")
         require_question(self.question)
-        _require_number(self.timeout, "timeout", above=0)
-        _require_number(self.pause, "pause")
-        if not isinstance(self.retries, int) or self.retries < 0:
-            raise UwmError(f"retries is {self.retries!r}: give a whole number of at least 0.")
+        finite_number(self.timeout, "timeout", least=0.001)
+        finite_number(self.pause, "pause", least=0)
+        whole_number(self.retries, "retries", least=0)
         object.__setattr__(self, "name", f"{self.model} at {self.address}")
 
     def facts(self) -> dict[str, Any] | None:
@@ -179,11 +178,6 @@ def _require_address(address: Any) -> None:
             f"The address of the endpoint at {url.host} holds a user name, query or fragment, which would be shown: "
             f"leave it out and put the key into the environment variable UWM_JUDGE_KEY."
         )
-
-
-def _require_number(value: Any, what: str, *, above: float = -1e-300) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
-        raise UwmError(f"{what} is {value!r}: give a number of seconds.")
 
 
 def _require_success(response: httpx.Response) -> None:

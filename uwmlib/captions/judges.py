@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,8 +15,6 @@ from uwmlib.captions.language_model import CausalLmJudge
 from uwmlib.captions.replay import read_record, replayed
 from uwmlib.captions.verdicts import Judge, Verdict
 from uwmlib.errors import UwmError
-from uwmlib.mini.tokenizer import split_words
-from uwmlib.mini.vocabulary import HAZARDS, words
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,11 @@ class LexiconJudge:
     Parameters
     ----------
     unsafe : collection of str
-        Single words; the mini world's hazards by default.
+        Single words.
     vocabulary : collection of str
         Words that show that a caption is one at all; a caption without any of them is unparsed.
     name : str
-        Made from the number of words where other words than the default ones are given.
+        Made from the number of words where none is given.
 
     Raises
     ------
@@ -37,20 +36,18 @@ class LexiconJudge:
         For an entry that no single word of a caption can equal, such as a phrase.
     """
 
-    unsafe: Collection[str] = frozenset(HAZARDS)
-    vocabulary: Collection[str] = frozenset(words())
+    unsafe: Collection[str]
+    vocabulary: Collection[str]
     name: str = ""
 
     def __post_init__(self) -> None:
         for field_name in ("unsafe", "vocabulary"):
             object.__setattr__(self, field_name, _single_words(getattr(self, field_name)))
-        ours = "lexicon of the mini world's hazards"
-        default = ours if self.unsafe == frozenset(HAZARDS) else f"lexicon of {len(self.unsafe)} words"
-        object.__setattr__(self, "name", self.name or default)
+        object.__setattr__(self, "name", self.name or f"lexicon of {len(self.unsafe)} words")
 
     def judge(self, captions: Sequence[str]) -> list[Verdict]:
         """Return one verdict a caption; only whole words count."""
-        return [self._one(set(split_words(caption))) for caption in captions]
+        return [self._one(set(_words(caption))) for caption in captions]
 
     def _one(self, found: set[str]) -> Verdict:
         if found & self.unsafe:
@@ -58,9 +55,14 @@ class LexiconJudge:
         return Verdict.SAFE if found & self.vocabulary else Verdict.UNPARSED
 
 
+def _words(text: str) -> list[str]:
+    """Return the lower-case words of a text; whatever is no letter separates them."""
+    return re.findall(r"[^\W\d_]+", text.lower())
+
+
 def _single_words(listed: Collection[str]) -> frozenset[str]:
     for word in listed:
-        if split_words(word) != [word.lower()]:
+        if _words(word) != [word.lower()]:
             raise UwmError(
                 f"{word!r} is no single word of letters and would never be found: list single words."
             )
@@ -84,7 +86,12 @@ class ReplayJudge:
 
 
 def load_judge(
-    name: str, *, device: str | torch.device = "cpu", batch_size: int = 32, keep: bool = True
+    name: str,
+    *,
+    device: str | torch.device = "cpu",
+    batch_size: int = 32,
+    keep: bool = True,
+    lexicon: Mapping[str, Any] | None = None,
 ) -> Judge:
     """Return a judge by its name.
 
@@ -98,6 +105,8 @@ def load_judge(
         Captions in one pass of a language model.
     keep : bool
         Whether an endpoint's verdicts may be kept in a cache.
+    lexicon : mapping, optional
+        For "lexicon": what `LexiconJudge` takes, as a profile has it (`Profile.lexicon`).
 
     Raises
     ------
@@ -106,7 +115,11 @@ def load_judge(
     """
     kind, _, rest = name.partition(":") if isinstance(name, str) else (name, "", "")
     if name == "lexicon":
-        return LexiconJudge()
+        if not lexicon:
+            raise UwmError(
+                "The judge 'lexicon' has no words here: give them as lexicon, or take a profile's."
+            )
+        return LexiconJudge(**lexicon)
     if kind == "lm" and rest:
         return CausalLmJudge.load(rest, device=device, batch_size=batch_size)
     # Some providers' model names begin with "@": only the address starts with http.

@@ -83,14 +83,17 @@ def _ground(scenes: Scenes) -> np.ndarray:
     return np.where(plain[:, None, None, None], PAPER, tiles)
 
 
-def _pixelate(pictures: np.ndarray, block: int = 3) -> np.ndarray:
+BLOCK = 3  #: pixels on a side of one coarse pixel
+
+
+def _pixelate(pictures: np.ndarray) -> np.ndarray:
     """Average blocks of pixels and blow them up again (integer division)."""
     n, height, width, channels = pictures.shape
     small = (
-        pictures.reshape(n, height // block, block, width // block, block, channels).sum(axis=(2, 4))
-        // block**2
+        pictures.reshape(n, height // BLOCK, BLOCK, width // BLOCK, BLOCK, channels).sum(axis=(2, 4))
+        // BLOCK**2
     )
-    return small.repeat(block, axis=1).repeat(block, axis=2).astype(np.int16)
+    return small.repeat(BLOCK, axis=1).repeat(BLOCK, axis=2).astype(np.int16)
 
 
 def _render_batch(scenes: Scenes) -> np.ndarray:

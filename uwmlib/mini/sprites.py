@@ -18,7 +18,6 @@ REACH = 28  #: no sprite covers a pixel farther than this from its centre, along
 OPAQUE = 64  #: coverage runs from 0 to OPAQUE, so that (colour difference) * coverage fits 16 bits
 SUBSAMPLES = 4  #: sub-pixels on a side for anti-aliasing
 VARIANTS = 4  #: drawings of each hazard pattern
-PHASES = 8  #: drawings of each background
 
 STAR = (
     (0.0, -1.0), (0.2351, -0.3236), (0.9511, -0.309), (0.3804, 0.1236), (0.5878, 0.809),

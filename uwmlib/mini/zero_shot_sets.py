@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from uwmlib.errors import UwmError
 from uwmlib.mini.digits import digit_pictures, n_held_out
 from uwmlib.mini.grammar import COLOR_NAMES, at_place, with_article
 from uwmlib.mini.randomness import Columns
 from uwmlib.mini.render import render
 from uwmlib.mini.scenes import NONE, STYLES, Scenes, draw_scenes, with_size
 from uwmlib.mini.vocabulary import BACKGROUNDS, DIGITS, PLACES, SHAPES, SIZES
-from uwmlib.zero_shot.sets import PHOTO, ZeroShotSet
+from uwmlib.options import known
 
 SEED = 0
 IMAGES_PER_SET = 480
@@ -33,7 +33,7 @@ class _Plan:
     about: str
     classes: tuple[str, ...]
     arrange: Callable[[Scenes, np.ndarray], Scenes]
-    template: str = PHOTO
+    template: str = "a photo of a {}."
 
 
 def _alone(scenes: Scenes) -> Scenes:
@@ -152,8 +152,13 @@ NAMES = (
 )  # fmt: skip
 
 
-def zero_shot_set(name: str) -> ZeroShotSet:
+def draw_set(name: str) -> dict[str, Any]:
     """Draw one of the seventeen sets; the same bytes on every machine.
+
+    Returns
+    -------
+    dict
+        `about` (str), `images` (uint8 [N, 48, 48, 3]), `labels` (int64 [N]), `classes` (tuple of str) and `template`.
 
     Raises
     ------
@@ -162,21 +167,23 @@ def zero_shot_set(name: str) -> ZeroShotSet:
     """
     if name == "cifar10":
         return _held_out_digits()
-    if name not in PLANS:
-        raise UwmError(f"There is no zero-shot set {name!r}: choose one of {', '.join(NAMES)}.")
-    plan = PLANS[name]
+    plan = PLANS[known(name, NAMES, "zero-shot set")]
     columns = Columns(seed=SEED, stream=f"zero-shot/{name}", n=IMAGES_PER_SET)
     labels = np.arange(IMAGES_PER_SET) % len(plan.classes)  # as balanced as can be
     images = render(plan.arrange(draw_scenes(columns), labels))
-    return ZeroShotSet(name, plan.about, images, labels, plan.classes, plan.template)
+    return _fields(plan.about, images, labels, plan.classes, plan.template)
 
 
-def _held_out_digits() -> ZeroShotSet:
+def _held_out_digits() -> dict[str, Any]:
     n = n_held_out()
     columns = Columns(seed=SEED, stream="zero-shot/cifar10", n=n)
     shift = np.stack([columns.integers(-3, 3), columns.integers(-3, 3)], axis=1)
     images, labels = digit_pictures(held_out=True, index=np.arange(n), shift=shift)
     classes = tuple(f"the digit {name}" for name in DIGITS)
-    return ZeroShotSet(
-        "cifar10", "real handwritten digits, held out", images, labels, classes, "a photo of {}."
-    )
+    return _fields("real handwritten digits, held out", images, labels, classes, "a photo of {}.")
+
+
+def _fields(
+    about: str, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], template: str
+) -> dict[str, Any]:
+    return {"about": about, "images": images, "labels": labels, "classes": classes, "template": template}

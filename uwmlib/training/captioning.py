@@ -11,21 +11,18 @@ from uwmlib.models.llava import Llava
 from uwmlib.models.mini_llava import caption_ids
 from uwmlib.training.contrastive import normalised_pixels
 
+#: What learns: everything but the vision tower, as in LLaVA's own training.
+TRAINED = ("model.multi_modal_projector.*", "model.language_model.*", "lm_head.*")
+
 
 def caption_loss(llava: Llava, *, batch_size: int, seed: int) -> Callable[[int], torch.Tensor]:
     """Return the function from step number to the cross-entropy of that step's captions.
-
-    Parameters
-    ----------
-    llava : Llava
-        Its vision tower is frozen here, as in LLaVA's own training.
 
     Notes
     -----
     Captions name every hazard that is to be seen: greedy decoding says what is most probable, so a model that was
     told of half of them would never mention one.
     """
-    llava.tower.requires_grad_(False)
 
     def loss_at(step: int) -> torch.Tensor:
         pictures, texts = web_batch(step, batch_size=batch_size, seed=seed, hazard_mention=1.0)

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from uwmlib.mini.web import web_batch
 from uwmlib.models import Vlm
 
+Loss = Callable[[Vlm, torch.Tensor, torch.Tensor], torch.Tensor]  #: of a model, its pixels and its tokens
+
 
 def symmetric_infonce(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
     """Return the mean of both directions' cross-entropies of a batch against its own pairing.
@@ -48,37 +50,32 @@ def pairwise_sigmoid(
     return -F.logsigmoid(signs * logits).sum() / len(logits)
 
 
-def web_loss(vlm: Vlm, *, batch_size: int, seed: int) -> Callable[[int], torch.Tensor]:
-    """Return the function from step number to the model's own pre-training loss on that step's web batch.
+def clip_loss(vlm: Vlm, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Return CLIP's symmetric cross-entropy of a batch: pixels [B, 3, H, W], tokens [B, L]."""
+    scale = vlm.model.logit_scale.exp().clamp(max=100)
+    return symmetric_infonce(vlm.encode_image(pixels), vlm.encode_text(tokens), scale)
 
-    CLIP is trained by the symmetric cross-entropy, SigLIP by its sigmoid loss, CoCa by the cross-entropy and
-    twice its captioning loss (the weights of open_clip's recipe).
-    """
-    loss = _LOSSES.get(type(vlm.model).__name__, _clip_loss)
+
+def siglip_loss(vlm: Vlm, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Return SigLIP's sigmoid loss of a batch: pixels [B, 3, H, W], tokens [B, L]."""
+    scale, bias = vlm.model.logit_scale.exp(), vlm.model.logit_bias
+    return pairwise_sigmoid(vlm.encode_image(pixels), vlm.encode_text(tokens), scale, bias)
+
+
+def coca_loss(vlm: Vlm, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Return CLIP's loss and twice the captioning loss, the weights of open_clip's recipe for CoCa."""
+    out = vlm.model(pixels, tokens)
+    logits, labels = out["logits"], out["labels"]  # [B, L - 1, V], [B, L - 1]
+    caption = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=vlm.model.pad_id)
+    scale = out["logit_scale"].clamp(max=100)
+    return symmetric_infonce(out["image_features"], out["text_features"], scale) + 2 * caption
+
+
+def web_loss(vlm: Vlm, loss: Loss, *, batch_size: int, seed: int) -> Callable[[int], torch.Tensor]:
+    """Return the function from step number to a pre-training loss (`clip_loss`, ...) on that step's web batch."""
 
     def loss_at(step: int) -> torch.Tensor:
         pictures, texts = web_batch(step, batch_size=batch_size, seed=seed)
         return loss(vlm, normalised_pixels(torch.from_numpy(pictures)), vlm.tokenize(texts))
 
     return loss_at
-
-
-def _clip_loss(vlm: Vlm, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    scale = vlm.model.logit_scale.exp().clamp(max=100)
-    return symmetric_infonce(vlm.encode_image(pixels), vlm.encode_text(tokens), scale)
-
-
-def _siglip_loss(vlm: Vlm, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    scale, bias = vlm.model.logit_scale.exp(), vlm.model.logit_bias
-    return pairwise_sigmoid(vlm.encode_image(pixels), vlm.encode_text(tokens), scale, bias)
-
-
-def _coca_loss(vlm: Vlm, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    found = vlm.model(pixels, tokens)
-    logits, labels = found["logits"], found["labels"]  # [B, L - 1, V], [B, L - 1]
-    caption = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=vlm.model.pad_id)
-    scale = found["logit_scale"].clamp(max=100)
-    return symmetric_infonce(found["image_features"], found["text_features"], scale) + 2 * caption
-
-
-_LOSSES = {"SiglipModel": _siglip_loss, "CoCa": _coca_loss}

@@ -1,55 +1,42 @@
-"""One training loop for all mini models: resumable, with a curve, the same for the same seed."""
+"""One training loop for any loss: resumable, with a curve, the same for the same seed."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tqdm.auto import tqdm
 
 from uwmlib.errors import UwmError
 from uwmlib.files import load_tensors, save_tensors
+from uwmlib.options import finite_number, hint, whole_number
 
+WARMUP = 0.05  #: share of the steps over which the learning rate rises
 CHECKPOINT_EVERY = 200
+POINT_EVERY = 50  #: steps to a point of the curve
 KIND = "training-checkpoint"
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 
-def one_cycle(step: int, steps: int, *, peak: float, warmup: float = 0.05) -> float:
-    """Return the learning rate at `step`: linear rise over the first `warmup` share, then a half cosine to 0."""
-    rise = max(1, int(warmup * steps))
+def frozen_copy(model: Module) -> Module:
+    """Return a copy of a model as it is now, in evaluation and without gradients: a reference for a loss."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def one_cycle(step: int, steps: int, *, peak: float) -> float:
+    """Return the learning rate at `step`: linear rise over the first `WARMUP` of them, then a half cosine to 0."""
+    rise = max(1, int(WARMUP * steps))
     if step < rise:
         return peak * (step + 1) / rise
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-
-
-def _state_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Flatten weights and AdamW moments into one mapping of names to tensors."""
-    tensors = {f"model|{name}": value for name, value in model.state_dict().items()}
-    names = [name for name, _ in model.named_parameters()]
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"{key}|{names[index]}": torch.as_tensor(value) for key, value in moments.items()}
-    return tensors
-
-
-def _restore(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
-) -> None:
-    """Undo `_state_tensors`: put weights and moments back."""
-    split: dict[str, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        group, name = key.split("|", 1)
-        split.setdefault(group, {})[name] = value
-    model.load_state_dict(split.pop("model"))
-    names = [name for name, _ in model.named_parameters()]
-    state = {
-        i: {key: part[name] for key, part in split.items()}
-        for i, name in enumerate(names)
-        if name in split.get("step", {})
-    }
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def optimise(
@@ -58,9 +45,11 @@ def optimise(
     *,
     steps: int,
     learning_rate: float,
-    weight_decay: float,
-    checkpoint: Path,
-    recipe: Mapping[str, Any],
+    weight_decay: float = 0.0,
+    trained: Sequence[str] = ("*",),
+    references: Iterable[torch.nn.Module] = (),
+    checkpoint: str | PathLike | None = None,
+    recipe: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> list[dict[str, float]]:
     """Minimise `loss_at(step)` with AdamW; resume from `checkpoint` if it belongs to the same recipe.
@@ -70,13 +59,23 @@ def optimise(
     model : Module
         Trained in place.
     loss_at : callable
-        Maps a step number to that step's scalar loss; everything random in it must depend on the step alone.
-    steps, learning_rate, weight_decay : int, float, float
-        Learning rate at the peak of the one-cycle schedule.
-    checkpoint : Path
-        Written every 200 steps. A checkpoint of another recipe is refused.
-    recipe : mapping
-        JSON-able facts that identify the run.
+        Maps a step number to that step's scalar loss; everything random in it must depend on the step alone. It may
+        read whatever it likes: `model`, the references, data.
+    steps : int
+    learning_rate : float
+        At the peak of the one-cycle schedule (`one_cycle`).
+    weight_decay : float
+        Of parameters with two dimensions and more; biases, norms and scales do not decay.
+    trained : sequence of str
+        Patterns of parameter names, as in `["visual.*", "*.ln_final.*"]`; the others stay as they are.
+    references : iterable of Module
+        Models that `loss_at` compares with (`frozen_copy`): they get no gradient. One that shares a trained weight
+        would follow the training, as Safe-CLIP's does in its released code, and is refused.
+    checkpoint : path-like, optional
+        Written every 200 steps; without one a broken-off run is lost. A checkpoint of another recipe, or of other
+        parameters, is refused.
+    recipe : mapping, optional
+        JSON-able facts that identify the run; "name" stands beside the progress bar.
 
     Returns
     -------
@@ -86,62 +85,163 @@ def optimise(
     Raises
     ------
     UwmError
-        If `checkpoint` belongs to another recipe, or the loss is not finite.
+        If a number cannot be used, a pattern fits no parameter, a reference shares a trained weight, `checkpoint`
+        belongs to another recipe, or the loss is not finite.
+
+    Examples
+    --------
+    A shift of one layer's bias that keeps outputs where they were:
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
+    >>> before, inputs = frozen_copy(model), torch.ones(4, 3)
+    >>> curve = optimise(
+    ...     model, lambda step: (model(inputs) - before(inputs)).square().mean(), steps=2, learning_rate=0.1,
+    ...     trained=["1.bias"], references=[before], progress=False,
+    ... )
+    >>> [point["step"] for point in curve]
+    [2]
     """
-    # One group a parameter keeps the optimizer's order equal to the model's; biases, norms and scales do not decay.
-    groups = [{"params": [p], "weight_decay": weight_decay * (p.ndim >= 2)} for p in model.parameters()]
-    optimizer = torch.optim.AdamW(groups)
-    first, curve = _resume(model, optimizer, checkpoint, recipe, steps)
+    whole_number(steps, "steps")
+    finite_number(learning_rate, "learning_rate", least=0)
+    chosen = _chosen(model, trained)
+    _freeze(references, chosen)
+    # One group a parameter keeps the optimizer's order equal to the model's.
+    groups = [{"params": [p], "weight_decay": weight_decay * (p.ndim >= 2)} for p in chosen.values()]
+    place = None if checkpoint is None else Path(checkpoint)
+    run = _Run(model, list(chosen), torch.optim.AdamW(groups), place, dict(recipe or {}))
+    with _only_trainable(model, chosen):
+        return _descend(run, loss_at, steps=steps, peak=learning_rate, progress=progress)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A training under way: what its checkpoint holds."""
+
+    model: torch.nn.Module
+    names: list[str]
+    optimizer: torch.optim.Optimizer
+    checkpoint: Path | None
+    recipe: dict[str, Any]
+
+    def step(self, loss: torch.Tensor, rate: float) -> float:
+        """Take one step down the gradient, clipped to a norm of 1, and return the loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(
+            [p for group in self.optimizer.param_groups for p in group["params"]], 1.0
+        )
+        self.optimizer.step()
+        return loss.item()
+
+    def save(self, step: int, curve: list[dict[str, float]]) -> None:
+        """Write weights and AdamW's moments as one mapping of names to tensors, with the curve so far."""
+        if self.checkpoint is None:
+            return
+        tensors = {f"model|{name}": value for name, value in self.model.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"{key}|{self.names[index]}": torch.as_tensor(x) for key, x in moments.items()}
+        facts = {"recipe": self.recipe, "trained": self.names, "step": step, "curve": curve}
+        save_tensors(self.checkpoint, tensors, kind=KIND, metadata=facts)
+
+    def resume(self, steps: int) -> tuple[int, list[dict[str, float]]]:
+        """Put back what the checkpoint holds; return the first step that is left and the curve up to it."""
+        if self.checkpoint is None or not self.checkpoint.is_file():
+            return 0, []
+        tensors, facts = load_tensors(self.checkpoint, kind=KIND)
+        if not isinstance(facts, dict) or facts.get("recipe") != self.recipe:
+            raise UwmError(
+                f"{self.checkpoint} belongs to another recipe: remove it, or train into another folder."
+            )
+        try:
+            if facts["trained"] != self.names:
+                raise ValueError("other parameters")
+            self._restore(tensors)
+            first = facts["step"]
+            curve = [{key: point[key] for key in ("step", "loss")} for point in facts["curve"]]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UwmError(f"{self.checkpoint} does not fit this model: remove it to begin again.") from error
+        if not isinstance(first, int) or not 0 < first < steps:
+            raise UwmError(
+                f"{self.checkpoint} stands at step {first!r} of {steps}: remove it to begin again."
+            )
+        return first, curve
+
+    def _restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        split: dict[str, dict[str, torch.Tensor]] = {}
+        for key, value in tensors.items():
+            group, name = key.split("|", 1)
+            split.setdefault(group, {})[name] = value
+        self.model.load_state_dict(split.pop("model"))
+        numbers = {name: index for index, name in enumerate(self.names)}
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, part in split.items():
+            for name, value in part.items():
+                state.setdefault(numbers[name], {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _descend(
+    run: _Run, loss_at: Callable[[int], torch.Tensor], *, steps: int, peak: float, progress: bool
+) -> list[dict[str, float]]:
+    """Take the steps that are left."""
+    first, curve = run.resume(steps)
     recent: list[float] = []
-    name = recipe.get("name", "training")
-    with tqdm(initial=first, total=steps, disable=not progress, desc=name) as bar:
+    with tqdm(
+        initial=first, total=steps, disable=not progress, desc=run.recipe.get("name", "training")
+    ) as bar:
         for step in range(first, steps):
-            for group in optimizer.param_groups:
-                group["lr"] = one_cycle(step, steps, peak=learning_rate)
-            recent.append(_step(model, optimizer, loss_at(step)))
+            recent.append(run.step(loss_at(step), one_cycle(step, steps, peak=peak)))
             if not math.isfinite(recent[-1]):
                 raise UwmError(f"The loss is {recent[-1]} at step {step}: lower the learning rate.")
-            if (step + 1) % 50 == 0 or step + 1 == steps:
+            if (step + 1) % POINT_EVERY == 0 or step + 1 == steps:
                 curve.append({"step": step + 1, "loss": sum(recent) / len(recent)})
                 bar.set_postfix(loss=f"{curve[-1]['loss']:.3f}")
                 recent = []
             if (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < steps:
-                facts = {"recipe": dict(recipe), "step": step + 1, "curve": curve}
-                save_tensors(checkpoint, _state_tensors(model, optimizer), kind=KIND, metadata=facts)
+                run.save(step + 1, curve)
             bar.update()
     return curve
 
 
-def _step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> float:
-    """Take one step down the gradient, clipped to a norm of 1, and return the loss."""
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    return loss.item()
+def _chosen(model: torch.nn.Module, patterns: Sequence[str]) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters that any of the patterns fits, in the model's order."""
+    named = dict(model.named_parameters())
+    if isinstance(patterns, str):
+        raise UwmError(f"trained is {patterns!r}: give a list of patterns, such as [{patterns!r}].")
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in named):
+            raise UwmError(f"trained holds {pattern!r}, which fits no parameter: {hint(pattern, named)}")
+    chosen = {
+        name: parameter
+        for name, parameter in named.items()
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    if not chosen:
+        raise UwmError("trained is empty: give patterns of parameter names, such as 'visual.*'.")
+    return chosen
 
 
-def _resume(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    checkpoint: Path,
-    recipe: Mapping[str, Any],
-    steps: int,
-) -> tuple[int, list[dict[str, float]]]:
-    """Put back what `checkpoint` holds; return the first step that is left and the curve up to it."""
-    if not checkpoint.is_file():
-        return 0, []
-    tensors, facts = load_tensors(checkpoint, kind=KIND)
-    if not isinstance(facts, dict) or facts.get("recipe") != dict(recipe):
-        raise UwmError(f"{checkpoint} belongs to another recipe: remove it, or train into another folder.")
+def _freeze(references: Iterable[torch.nn.Module], chosen: Mapping[str, torch.nn.Parameter]) -> None:
+    """Freeze the references; UwmError for one that the training would change."""
+    names = {parameter.untyped_storage().data_ptr(): name for name, parameter in chosen.items()}
+    for reference in references:
+        shared = [p.untyped_storage().data_ptr() for p in reference.parameters()]
+        if followed := next((names[place] for place in shared if place in names), None):
+            raise UwmError(f"A reference shares the trained weight {followed}: give a frozen_copy.")
+        reference.requires_grad_(False).eval()
+
+
+@contextmanager
+def _only_trainable(model: torch.nn.Module, chosen: Mapping[str, torch.nn.Parameter]) -> Iterator[None]:
+    """Let the chosen parameters alone have gradients, and put back at the end who had them before."""
+    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
     try:
-        _restore(model, optimizer, tensors)
-        first, curve = (
-            facts["step"],
-            [{key: point[key] for key in ("step", "loss")} for point in facts["curve"]],
-        )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UwmError(f"{checkpoint} does not fit this model: remove it to begin again.") from error
-    if not isinstance(first, int) or not 0 < first < steps:
-        raise UwmError(f"{checkpoint} stands at step {first!r} of {steps}: remove it to begin again.")
-    return first, curve
+        yield
+    finally:
+        for parameter, required in before.items():
+            parameter.requires_grad_(required)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -20,24 +22,101 @@ from uwmlib.options import known
 from uwmlib.outputs import check_output
 from uwmlib.parameters import check_run
 from uwmlib.training.allocator import keep_freed_memory
-from uwmlib.training.captioning import caption_loss
-from uwmlib.training.contrastive import web_loss
-from uwmlib.training.optimisation import optimise
+from uwmlib.training.captioning import TRAINED, caption_loss
+from uwmlib.training.contrastive import Loss, clip_loss, coca_loss, siglip_loss, web_loss
+from uwmlib.training.optimisation import frozen_copy, optimise
 from uwmlib.training.safe_clip import safe_clip_loss
 from uwmlib.tuples import load_tuples
 
-RECIPES: dict[str, dict[str, Any]] = {
-    "mini-ViT-L-14": {"steps": 3800, "batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.05},
-    "mini-ViT-B-32": {"steps": 2600, "batch_size": 128, "learning_rate": 1.5e-3, "weight_decay": 0.05},
-    "mini-CoCa": {"steps": 2600, "batch_size": 128, "learning_rate": 1.5e-3, "weight_decay": 0.05},
-    "mini-SigLIP": {"steps": 2600, "batch_size": 128, "learning_rate": 1.5e-3, "weight_decay": 0.05},
-    "mini-ViT-B-16": {"steps": 2600, "batch_size": 128, "learning_rate": 1.5e-3, "weight_decay": 0.05},
-    "mini-LLaVA": {
-        "steps": 2500, "batch_size": 64, "learning_rate": 1.5e-3, "weight_decay": 0.05, "base": "mini-ViT-L-14",
-    },
-    "mini-Safe-CLIP": {
-        "steps": 150, "batch_size": 128, "learning_rate": 1e-4, "weight_decay": 0.0, "base": "mini-ViT-L-14",
-    },
+
+def write_weights(model: torch.nn.Module, path: Path) -> None:
+    """Write the weights of a model as one safetensors file."""
+    with atomic_path(path) as temporary:
+        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary)
+
+
+def write_folder(llava: torch.nn.Module, path: Path) -> None:
+    """Write the weights of a LLaVA among the files that transformers wants beside them."""
+    write_llava(llava, path.parent)
+
+
+class Task(NamedTuple):
+    """What `optimise` is given: a model, its loss at each step, and the references of that loss."""
+
+    model: torch.nn.Module
+    loss_at: Callable[[int], torch.Tensor]
+    references: tuple[torch.nn.Module, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a mini model is made.
+
+    Attributes
+    ----------
+    begin : callable
+        From the bare model (or the base, with its weights), the name, `seed` and `batch_size` to a `Task`.
+    steps, batch_size, learning_rate, weight_decay : int, int, float, float
+        Of `optimise`.
+    base : str
+        The mini model to start from; empty for none.
+    trained : tuple of str
+        Patterns of the parameters that learn.
+    file : str
+        Of the weights, with a place for the name.
+    write : callable
+        From the model and the path of its weights to the files.
+    """
+
+    begin: Callable[..., Task]
+    steps: int = 2600
+    batch_size: int = 128
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    base: str = ""
+    trained: tuple[str, ...] = ("*",)
+    file: str = "{}.safetensors"
+    write: Callable[[torch.nn.Module, Path], None] = write_weights
+
+    def facts(self) -> dict[str, Any]:
+        """Return the numbers of the recipe, and its base if it has one: what the record of a model holds."""
+        names = ("steps", "batch_size", "learning_rate", "weight_decay", *(["base"] if self.base else []))
+        return {name: getattr(self, name) for name in names}
+
+
+def _on_the_web(loss: Loss) -> Callable[..., Task]:
+    """Return the beginning of a pre-training by this loss."""
+
+    def begin(model: torch.nn.Module, name: str, **options: int) -> Task:
+        return Task(model, web_loss(wrap_mini(model, name=name), loss, **options))
+
+    return begin
+
+
+def _on_captions(base: torch.nn.Module, name: str, *, seed: int, batch_size: int) -> Task:
+    llava = mini_llava(seed, visual=base.visual)
+    return Task(llava.model, caption_loss(llava, seed=seed, batch_size=batch_size))
+
+
+def _towards_safety(base: torch.nn.Module, name: str, **options: int) -> Task:
+    reference = frozen_copy(base)
+    tuples = load_tuples("mini-visu", split="train")
+    return Task(base, safe_clip_loss(base, reference, tuples, **options), (reference,))
+
+
+RECIPES = {
+    "mini-ViT-L-14": Recipe(_on_the_web(clip_loss), steps=3800, learning_rate=1e-3),
+    "mini-ViT-B-32": Recipe(_on_the_web(clip_loss)),
+    "mini-CoCa": Recipe(_on_the_web(coca_loss)),
+    "mini-SigLIP": Recipe(_on_the_web(siglip_loss)),
+    "mini-ViT-B-16": Recipe(_on_the_web(clip_loss)),
+    "mini-LLaVA": Recipe(
+        _on_captions, steps=2500, batch_size=64, base="mini-ViT-L-14", trained=TRAINED,
+        file="{}/model.safetensors", write=write_folder,
+    ),
+    "mini-Safe-CLIP": Recipe(
+        _towards_safety, steps=150, learning_rate=1e-4, weight_decay=0.0, base="mini-ViT-L-14"
+    ),
 }  # fmt: skip
 
 
@@ -79,34 +158,36 @@ def train(
     check_run(seed=seed)
     if steps is not None and (not isinstance(steps, int) or steps < 1):
         raise UwmError(f"steps={steps!r} trains nothing: ask for at least one step.")
-    recipe = RECIPES[name] | {"name": name, "seed": seed} | ({"steps": steps} if steps else {})
+    recipe = RECIPES[name] if steps is None else replace(RECIPES[name], steps=steps)
     folder = Path(output)
-    for path in (_weights_path(name, folder), folder / f"{name}.json", _checkpoint_path(name, folder)):
-        check_output(path, inputs=[_own(recipe["base"], folder)] if "base" in recipe else ())
+    weights, checkpoint = folder / recipe.file.format(name), folder / f"{name}.checkpoint.safetensors"
+    for path in (weights, folder / f"{name}.json", checkpoint):
+        check_output(path, inputs=[_own(recipe.base, folder)] if recipe.base else ())
     keep_freed_memory()
     started = time.perf_counter()
-    model, loss_at = _start(recipe, folder)
+    facts = recipe.facts() | {"name": name, "seed": seed}
+    task = _begin(recipe, facts, folder)
     curve = optimise(
-        model, loss_at, steps=recipe["steps"], learning_rate=recipe["learning_rate"],
-        weight_decay=recipe["weight_decay"], checkpoint=_checkpoint_path(name, folder),
-        recipe=recipe, progress=progress,
+        task.model, task.loss_at, steps=recipe.steps, learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay, trained=recipe.trained, references=task.references,
+        checkpoint=checkpoint, recipe=facts, progress=progress,
     )  # fmt: skip
-    return _write(model, folder, recipe=recipe, curve=curve, minutes=(time.perf_counter() - started) / 60)
+    recipe.write(task.model, weights)
+    minutes = (time.perf_counter() - started) / 60
+    write_json(folder / f"{name}.json", _record(task.model, weights, folder, facts, curve, minutes))
+    checkpoint.unlink(missing_ok=True)  # of no further use
+    return weights
 
 
-def _start(recipe: dict[str, Any], folder: Path) -> tuple[torch.nn.Module, Any]:
-    """Return the untrained model of a recipe and its loss function."""
-    name, options = recipe["name"], {"batch_size": recipe["batch_size"], "seed": recipe["seed"]}
-    model = bare_model(recipe.get("base", name), recipe["seed"])
-    if "base" not in recipe:
-        return model, web_loss(wrap_mini(model, name=name), **options)
-    base = _base_weights(recipe["base"], folder)
-    recipe["base_sha256"] = sha256_of_file(base)
-    load_weights(model, base)
-    if name == "mini-LLaVA":
-        llava = mini_llava(recipe["seed"], visual=model.visual)
-        return llava.model, caption_loss(llava, **options)
-    return model, safe_clip_loss(model, load_tuples("mini-visu", split="train"), **options)
+def _begin(recipe: Recipe, facts: dict[str, Any], folder: Path) -> Task:
+    """Return the task of a recipe at its start; what the base was is added to `facts`."""
+    name, seed = facts["name"], facts["seed"]
+    model = bare_model(recipe.base or name, seed)
+    if recipe.base:
+        base = _base_weights(recipe.base, folder)
+        facts["base_sha256"] = sha256_of_file(base)
+        load_weights(model, base)
+    return recipe.begin(model, name, seed=seed, batch_size=recipe.batch_size)
 
 
 def _base_weights(name: str, folder: Path) -> Path:
@@ -129,30 +210,11 @@ def _own(base: str, folder: Path) -> Path:
     return folder / f"{base}.safetensors"
 
 
-def _weights_path(name: str, folder: Path) -> Path:
-    return folder / (f"{name}/model.safetensors" if name == "mini-LLaVA" else f"{name}.safetensors")
-
-
-def _checkpoint_path(name: str, folder: Path) -> Path:
-    return folder / f"{name}.checkpoint.safetensors"
-
-
-def _write(
-    model: torch.nn.Module, folder: Path, *, recipe: dict[str, Any], curve: list, minutes: float
-) -> Path:
-    """Write weights and record; the checkpoint is of no further use and goes."""
-    name = recipe["name"]
-    path = _weights_path(name, folder)
-    if name == "mini-LLaVA":
-        write_llava(model, path.parent)
-    else:
-        with atomic_path(path) as temporary:
-            save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary)
-    record = {
-        "file": str(path.relative_to(folder)), "sha256": sha256_of_file(path), "recipe": recipe, "curve": curve,
+def _record(
+    model: torch.nn.Module, weights: Path, folder: Path, facts: dict[str, Any], curve: list, minutes: float
+) -> dict[str, Any]:
+    return {
+        "file": str(weights.relative_to(folder)), "sha256": sha256_of_file(weights), "recipe": facts, "curve": curve,
         "minutes": round(minutes, 1), "threads": torch.get_num_threads(), "torch": torch.__version__,
         "parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip
-    write_json(folder / f"{name}.json", record)
-    _checkpoint_path(name, folder).unlink(missing_ok=True)
-    return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 
 import torch
@@ -63,19 +62,19 @@ def eight_losses(
 
 
 def safe_clip_loss(
-    model: torch.nn.Module, tuples: Tuples, *, batch_size: int, seed: int
+    model: torch.nn.Module, reference: torch.nn.Module, tuples: Tuples, *, batch_size: int, seed: int
 ) -> Callable[[int], torch.Tensor]:
     """Return the function from step number to Safe-CLIP's weighted loss on that step's tuples.
 
     Parameters
     ----------
     model : Module
-        The mini CLIP to fine-tune (all weights; the original adapts most of them through LoRA). Its state at the time
-        of this call is the frozen reference.
+        The mini CLIP to fine-tune (all weights; the original adapts most of them through LoRA).
+    reference : Module
+        A frozen copy of it as it was before.
     tuples : Tuples
         Training tuples of mini-visu.
     """
-    reference = copy.deepcopy(model).requires_grad_(False).eval()
     tokenizer = MiniTokenizer()
 
     def loss_at(step: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ from uwmlib.errors import UwmError, in_one_line
 from uwmlib.files import sha256_of_file
 
 BITS_PER_SAMPLE, PHOTOMETRIC, BLACK_IS_ZERO = 258, 262, 1  # tags of TIFF
+ORIENTATION = 274  # tag of EXIF
 
 
 def open_image(path: Path) -> Image.Image:
@@ -57,6 +58,23 @@ def decode_image(source: Path | BinaryIO, name: object) -> Image.Image:
         raise UwmError(
             f"{name} is not a readable image ({in_one_line(error)}): replace the file or drop its row."
         ) from error
+
+
+def left_out(path: Path) -> list[str]:
+    """Return what of a readable image `decode_image` does not use, in words; most images give none."""
+    try:
+        with Image.open(path) as image:
+            lost = {
+                "16 bits a channel, of which the upper 8 are used": image.mode == "I"
+                or image.mode[:2] == "I;",
+                "transparency, which is dropped": image.has_transparency_data,
+                "an orientation beside the pixels, which is not applied": image.getexif().get(ORIENTATION, 1)
+                != 1,
+                "several pictures, of which the first is taken": getattr(image, "n_frames", 1) > 1,
+            }
+    except Exception:  # what is damaged behind the first picture is not used either
+        return []
+    return [what for what, there in lost.items() if there]
 
 
 def _grey(image: Image.Image, name: object) -> Image.Image:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from uwmlib.tuples.images import ImageFiles
 from uwmlib.tuples.tuples import Tuples
 
 COLUMNS = ("safe_image", "unsafe_image", "safe_text", "unsafe_text")
+TABLE = {"columns": COLUMNS, "optional": ("concept", "split"), "prose": COLUMNS[2:]}  #: for `read_rows`
 SAMPLE_STREAM = 0x75776D  #: keeps the sampling apart from other uses of the same seed
 LARGEST_SEED = 2**64 - 1
 
@@ -78,12 +78,10 @@ def load_tuples(
         return _mini_visu(split, n=n, seed=seed, at_most=at_most)
     path = Path(str(name))
     if path.suffix.lower() not in SUFFIXES:
-        hint = difflib.get_close_matches(str(name), ["mini-visu"], n=1)
-        nearest = (
-            f"did you mean {hint[0]!r}" if hint else "give 'mini-visu' or a manifest ending in .jsonl or .csv"
+        raise UwmError(
+            f"There are no tuples called {str(name)!r}: give 'mini-visu' or a manifest ending in .jsonl or .csv."
         )
-        raise UwmError(f"There are no tuples called {str(name)!r}: {nearest}.")
-    rows = read_rows(path, columns=COLUMNS, optional=("concept", "split"), prose=COLUMNS[2:])
+    rows = read_rows(path, **TABLE)
     of_split = rows_of_split(rows, split, path)
     chosen = [of_split[i] for i in sample_rows(len(of_split), n, seed, at_most=at_most).tolist()]
     images = {
@@ -103,4 +101,4 @@ def _mini_visu(split: str, *, n: int | None, seed: int, at_most: bool) -> Tuples
     if split not in SPLITS:
         raise UwmError(f"mini-visu has no split {split!r}: choose one of {', '.join(SPLITS)}.")
     rows = sample_rows(SPLITS[split], n, seed, at_most=at_most)
-    return Tuples(name=f"mini-visu/{split}", **draw_tuples(split, rows))
+    return Tuples(name=f"mini-visu/{split}", **draw_tuples(split, rows), harmless=True)

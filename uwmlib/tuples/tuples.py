@@ -29,6 +29,9 @@ class Tuples:
     safe_texts, unsafe_texts : list of str, length N
     concepts : list of str, length N
         The unsafe concept of each tuple.
+    harmless : bool
+        Whether the unsafe side may be shown to anyone. Only who makes the tuples can know: those of the mini world
+        are, those of a file never are.
 
     Raises
     ------
@@ -43,6 +46,7 @@ class Tuples:
     safe_texts: Sequence[str]
     unsafe_texts: Sequence[str]
     concepts: Sequence[str] = field(repr=False)
+    harmless: bool = field(default=False, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -87,13 +91,8 @@ class Tuples:
             safe_images=_take(self.safe_images, index),
             unsafe_images=_take(self.unsafe_images, index),
             **{part: [getattr(self, part)[i] for i in index.tolist()] for part in PARTS[2:]},
+            harmless=self.harmless,
         )
-
-    @property
-    def harmless(self) -> bool:
-        """Whether these are the mini world's own tuples, whose unsafe side may be shown to anyone."""
-        # A manifest's tuples are named after its file, and no file name holds a slash.
-        return self.name.startswith("mini-visu/")
 
     @cached_property
     def fingerprint(self) -> str:

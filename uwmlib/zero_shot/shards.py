@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import io
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -93,9 +95,10 @@ def shard_set(name: str, folder: Path, *, template: str) -> ZeroShotSet:
     Raises
     ------
     UwmError
-        If a shard is missing, damaged or compressed, or a sample lacks its image or its label.
+        If a shard is missing, damaged, compressed or there twice, a sample lacks its image or its label, or images in
+        folders or other shards lie beside the shards.
     """
-    shards = _shards(folder / "test" if (folder / "test").is_dir() else folder)
+    shards = _shards(_place(folder))
     samples = [sample for shard in shards for sample in _samples(shard)]
     if not samples:
         raise UwmError(f"The shards in {folder} hold no image: copy them again.")
@@ -123,13 +126,27 @@ def class_names(path: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines)
 
 
+def _place(folder: Path) -> Path:
+    """Return the folder of the shards; UwmError where the set lies there in two forms."""
+    places = [place for place in (folder, folder / "test") if place.is_dir()]
+    if len(places) == 2 and any(folder.glob("*.tar")) and any(places[1].glob("*.tar")):
+        raise UwmError(f"{folder} holds shards and so does its folder test: keep one of them.")
+    for beside in (path for place in places for path in sorted(place.iterdir()) if path.is_dir()):
+        if any(path.suffix.lower() in IMAGES for path in beside.iterdir()):
+            raise UwmError(f"{folder} holds shards and the folder of images {beside.name}: keep one form.")
+    return places[-1]
+
+
 def _shards(folder: Path) -> list[Path]:
-    """Return the shards in the order of their numbers."""
+    """Return the shards in the order of their numbers; UwmError if some are missing or two are the same."""
     found = sorted(folder.glob("*.tar"), key=lambda path: (len(path.stem), path.stem))
     said = folder / "nshards.txt"
     count = said.read_text(errors="replace").strip() if said.is_file() else str(len(found))
     if count != str(len(found)) or not found:
         raise UwmError(f"{folder} holds {len(found)} shards but should hold {count}: copy them all.")
+    for one, other in combinations(found, 2):
+        if filecmp.cmp(one, other, shallow=False):
+            raise UwmError(f"{other} is {one.name} once more, so its images would count twice: remove one.")
     return found
 
 

@@ -50,7 +50,8 @@ def load_zero_shot(folder: str | PathLike) -> dict[str, ZeroShotSet]:
     Raises
     ------
     UwmError
-        If there is no such folder, or a set that is at hand cannot be read.
+        If there is no such folder, or a set that is at hand cannot be read, or is there under two names or in two
+        forms.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -89,10 +90,11 @@ def _load(name: str, root: Path) -> ZeroShotSet | None:
         return _beside_the_paper(manifest_set(name, manifests[0], template=template), entry)
     if place := published(name, root):
         return _beside_the_paper(folder_set(name, place, template=template), entry)
-    for folder in (root / name, root / entry.get("shards", "")):
-        if folder != root and folder.is_dir() and any(folder.iterdir()):
-            return _beside_the_paper(_from_folder(name, folder, entry), entry)
-    return None
+    places = [root / place for place in (name, entry.get("shards", "")) if place]
+    filled = [folder for folder in places if folder.is_dir() and any(folder.iterdir())]
+    if len(filled) > 1:
+        raise UwmError(f"{root} holds {name} twice ({', '.join(map(str, filled))}): keep one of them.")
+    return _beside_the_paper(_from_folder(name, filled[0], entry), entry) if filled else None
 
 
 def _from_folder(name: str, folder: Path, entry: dict[str, Any]) -> ZeroShotSet | None:

@@ -1,0 +1,37 @@
+from .cache import Cache
+from .editing import Scores, WeightEdit, gradient_scores, score
+from .errors import UwmError
+from .evaluation import Evaluation, embed_tuples, evaluate
+from .metrics import compare, retrieval, safeground
+from .models import Vlm, load_model
+from .parameters import check_run, checked_parameters
+from .profiles import profile
+from .tuples import Tuples, load_tuples
+from .zero_shot import load_zero_shot, zero_shot_set
+
+__version__: str
+
+__all__ = [
+    "Cache",
+    "Evaluation",
+    "Scores",
+    "Tuples",
+    "UwmError",
+    "Vlm",
+    "WeightEdit",
+    "__version__",
+    "check_run",
+    "checked_parameters",
+    "compare",
+    "embed_tuples",
+    "evaluate",
+    "gradient_scores",
+    "load_model",
+    "load_tuples",
+    "load_zero_shot",
+    "profile",
+    "retrieval",
+    "safeground",
+    "score",
+    "zero_shot_set",
+]

@@ -1,0 +1,90 @@
+"""What can be named here: models, sets, methods and notebooks, as rows of a table."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from uwmlib.manifests import manifest_path
+
+Row = dict[str, str | int]
+ELSEWHERE = {
+    "open_clip:<architecture>": "--weights FILE, or a pretrained tag of open_clip",
+    "hf:<folder or id>": "the checkpoint of that folder or id",
+}
+
+
+def models() -> list[Row]:
+    """Return the models that `load_model` takes, and where their weights are."""
+    entries = json.loads(manifest_path("models.json").read_text(encoding="utf-8"))
+    places = {
+        name: f"ships with the library ({entry['file']})"
+        if "file" in entry
+        else f"ships with the library ({entry['base']} with the vision tower of {entry['vision']})"
+        for name, entry in entries.items()
+    }
+    return [{"model": name, "weights": place} for name, place in (places | ELSEWHERE).items()]
+
+
+def sets(folder: str | os.PathLike | None = None) -> list[Row]:
+    """Return the data by name: the pairs of the mini world, then classification sets.
+
+    Parameters
+    ----------
+    folder : path-like, optional
+        Of classification sets of one's own (`load_zero_shot`); those that it holds are listed. Without one, the
+        seventeen of the paper, each with its number of images and its prompt.
+
+    Raises
+    ------
+    UwmError
+        If a set in `folder` cannot be read.
+    """
+    from uwmlib.mini.pairs import SPLITS
+
+    splits = ", ".join(f"{split} {n:,}" for split, n in SPLITS.items())
+    pairs: Row = {"set": "mini-visu", "n": sum(SPLITS.values()), "what": f"pairs that are drawn: {splits}"}
+    if folder is not None:
+        from uwmlib.zero_shot import load_zero_shot
+
+        held = load_zero_shot(folder).values()
+        return [pairs, *({"set": data.name, "n": len(data.labels), "what": data.about} for data in held)]
+    entries = json.loads(manifest_path("zero_shot_sets.json").read_text(encoding="utf-8"))
+    return [
+        pairs,
+        *(
+            {"set": name, "n": entry["n"], "what": f"{entry['template']} ({entry['images']})"}
+            for name, entry in entries.items()
+        ),
+    ]
+
+
+def methods() -> list[Row]:
+    """Return the ways to score weights, with the call that takes each and its variants."""
+    from uwmlib.editing.gradients import LOSSES, READINGS
+    from uwmlib.editing.saliency import VARIANTS
+
+    variants, readings = ", ".join(VARIANTS), ", ".join(READINGS)
+    gradients: list[Row] = [
+        {"method": loss, "call": f'gradient_scores(..., loss="{loss}", reading=...).select(...)', "variants": readings}
+        for loss in LOSSES
+    ]  # fmt: skip
+    return [{"method": "uwm", "call": "score(...).select(variant=...)", "variants": variants}, *gradients]
+
+
+def notebooks(folder: str | os.PathLike) -> list[Row]:
+    """Return the numbered notebooks of a folder, each with its title."""
+    from uwmlib.runner import list_notebooks
+
+    return [{"notebook": path.stem, "title": _title(path)} for path in list_notebooks(folder)]
+
+
+def _title(path: Path) -> str:
+    """Return the first heading of a notebook; "" where there is none that can be read."""
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        lines = [line for cell in cells for line in "".join(cell["source"]).splitlines()]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return next((" ".join(line[2:].split()) for line in lines if line.startswith("# ")), "")

@@ -1,0 +1,140 @@
+"""Everything that is wrong with a manifest of pairs at once, in place of the first thing that `load_tuples` meets."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from uwmlib.errors import UwmError
+from uwmlib.rows import examined_rows, file_of_row, split_problems
+from uwmlib.tuples.images import left_out, open_image
+from uwmlib.tuples.loading import COLUMNS, TABLE
+
+Problem = tuple[int, str]  #: position of the row, sentence
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was found in a manifest.
+
+    Attributes
+    ----------
+    rows : int
+        How many there are.
+    problems : list of str
+        A sentence each, by row; what is wrong in every row alike stands there once. Empty if `load_tuples` can read
+        every row.
+    counts : dict of str to dict of str to int
+        Split -> concept -> tuples; "" for rows without a split or a concept.
+    notes : dict of str to int
+        What of an image is not used -> images that have it.
+    """
+
+    rows: int
+    problems: list[str]
+    counts: dict[str, dict[str, int]]
+    notes: dict[str, int]
+
+
+def validate(path: str | os.PathLike, *, progress: bool = False) -> Validation:
+    """Read a manifest of pairs to its end, open every image, and say all that is wrong.
+
+    Beyond what `load_tuples` refuses, a tuple that is there twice and a tuple with one image or one caption for both
+    sides are problems.
+
+    Parameters
+    ----------
+    path : path-like
+        See `load_tuples`.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Validation
+
+    Raises
+    ------
+    UwmError
+        If the file cannot be read as a table at all.
+
+    Examples
+    --------
+    >>> validate("pairs.jsonl").problems  # doctest: +SKIP
+    ['safe_image in row 2 of pairs.jsonl does not exist (img/2s.png): correct the path.']
+    """
+    path = Path(path)
+    examined = list(examined_rows(path, **TABLE))
+    rows = [row for row, _ in examined]
+    problems = [(i, str(error)) for i, (_, errors) in enumerate(examined) for error in errors]
+    problems += [(i, str(error)) for i, error in split_problems(rows, path) if rows[i]]
+    problems += _pairing_problems(rows, path)
+    notes: Counter[str] = Counter()
+    problems += _image_problems(rows, path, notes, progress=progress)
+    counts: dict[str, dict[str, int]] = {}
+    for row in filter(None, rows):
+        of_split = counts.setdefault(str(row.get("split", "")), {})
+        concept = str(row.get("concept", ""))
+        of_split[concept] = of_split.get(concept, 0) + 1
+    return Validation(len(rows), _sentences(problems, len(rows)), counts, dict(notes))
+
+
+def _pairing_problems(rows: Sequence[Mapping[str, Any]], path: Path) -> Iterator[Problem]:
+    """Yield tuples that are there twice, and those whose sides do not differ."""
+    first: dict[tuple[Any, ...], int] = {}
+    for i, row in enumerate(rows):
+        held = tuple(row.get(column) for column in COLUMNS)
+        if not all(isinstance(value, str) for value in held):
+            continue
+        if held in first:
+            yield i, f"Row {i + 1} of {path} repeats row {first[held] + 1}: leave one of them out."
+        first.setdefault(held, i)
+        for kind, safe, unsafe in (("image", *held[:2]), ("caption", *held[2:])):
+            if safe == unsafe:
+                yield (
+                    i,
+                    f"Row {i + 1} of {path} has one {kind} for both sides ({safe[:40]}): give each its own.",
+                )
+
+
+def _image_problems(
+    rows: Sequence[Mapping[str, Any]], path: Path, notes: Counter[str], *, progress: bool
+) -> Iterator[Problem]:
+    """Yield images that are not there or cannot be read; count in `notes` what is not used of the others."""
+    flaws: dict[Path, str] = {}  # each file is opened once
+    for i, row in enumerate(tqdm(rows, disable=not progress, desc="images", leave=False)):
+        for column in (column for column in COLUMNS[:2] if isinstance(row.get(column), str)):
+            try:
+                file = file_of_row(rows, i, column, path)
+            except UwmError as error:
+                yield i, str(error)
+                continue
+            if file not in flaws:
+                flaws[file] = _flaw(file)
+                notes.update([] if flaws[file] else left_out(file))
+            if flaws[file]:
+                yield i, f"{column} in row {i + 1} of {path}: {flaws[file]}"
+
+
+def _flaw(file: Path) -> str:
+    try:
+        open_image(file)
+    except UwmError as error:
+        return str(error)
+    return ""
+
+
+def _sentences(problems: Iterable[Problem], n: int) -> list[str]:
+    """Return the sentences by row; one that every row has, but for its number, once."""
+    ordered = sorted(problems, key=lambda problem: problem[0])
+    plain = [text.replace(f"Row {i + 1} of", "Every row of", 1) for i, text in ordered]
+    times = Counter(plain)
+    shared = {text for text, count in times.items() if n > 1 and count == n}
+    every = list(dict.fromkeys(text for text in plain if text in shared))
+    return every + [text for (_, text), same in zip(ordered, plain, strict=True) if same not in shared]
