@@ -10,22 +10,53 @@ from typing import Any
 from uwmlib.errors import UwmError
 
 ENCODERS = ("text", "vision")
+MOST = 12  #: names that one sentence lists
 
 
-def known(value: Any, choices: Iterable[str], what: str) -> str:
+def known(
+    value: Any, choices: Iterable[str], what: str, *, elsewhere: Mapping[str, str] | None = None
+) -> str:
     """Return `value` if it is one of `choices`.
+
+    Parameters
+    ----------
+    value : object
+    choices : iterable of str
+    what : str
+        What is chosen, for the message.
+    elsewhere : mapping of str to str, optional
+        What the choices are called in other libraries, so that such a name is answered with ours.
 
     Raises
     ------
     UwmError
-        Naming the nearest choice, or all of them where none is near.
+        Naming the nearest choice, or some of them where none is near.
     """
     names = list(choices)
     if isinstance(value, str) and value in names:
         return value
+    same = (elsewhere or {}).get(value) if isinstance(value, str) else None
+    raise UwmError(f"There is no {what} {value!r}: {hint(same or value, names)}")
+
+
+def hint(value: Any, choices: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown name: the nearest choice, or some of them.
+
+    Examples
+    --------
+    >>> hint("taw", ["tau", "alpha"])
+    "did you mean 'tau'?"
+    >>> hint("seed", ["tau", "alpha"])
+    "choose one of 'tau', 'alpha'."
+    """
+    names = list(choices)
     near = get_close_matches(str(value), names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(map(repr, names))}."
-    raise UwmError(f"There is no {what} {value!r}: {hint}")
+    if near:
+        return f"did you mean {near[0]!r}?"
+    if not names:
+        return "there is none to choose."
+    shown = ", ".join(map(repr, names[:MOST]))
+    return f"choose one of {shown}." if len(names) <= MOST else f"there are {len(names)}, such as {shown}."
 
 
 def number(value: Any, what: str) -> float:
