@@ -39,8 +39,10 @@ def known(
     raise UwmError(f"There is no {what} {value!r}: {hint(same or value, names)}")
 
 
-def hint(value: Any, choices: Iterable[str]) -> str:
-    """Return the end of a sentence about an unknown name: the nearest choice, or some of them.
+def hint(value: Any, choices: Iterable[str], *, otherwise: str | None = None) -> str:
+    """Return the end of a sentence about an unknown name: the nearest choice.
+
+    Where none is near: `otherwise`, by default the choices, or the first of many.
 
     Examples
     --------
@@ -53,6 +55,8 @@ def hint(value: Any, choices: Iterable[str]) -> str:
     near = get_close_matches(str(value), names, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
+    if otherwise is not None:
+        return otherwise
     if not names:
         return "there is none to choose."
     shown = ", ".join(map(repr, names[:MOST]))

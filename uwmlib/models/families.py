@@ -113,23 +113,23 @@ def family_of(model: nn.Module) -> Family:
     return family
 
 
-def family_named(model_type: str) -> Family:
-    """Return the family of transformers that a configuration names by its `model_type`.
+def family_named(model_type: str, *, name: str) -> Family:
+    """Return the family of transformers that the configuration of the model `name` says by its `model_type`.
 
     Raises
     ------
     UwmError
         If there is none.
     """
-    named = {family.name: family for family in reversed(FAMILIES) if family.library == "transformers"}
+    families = {family.name: family for family in FAMILIES if family.library == "transformers"}
     if model_type == "siglip2":
         raise UwmError(
-            "SigLIP 2 with NaFlex (type 'siglip2') reads patches of images of any size, not pixels of one size: "
-            "take a SigLIP 2 of a fixed size, such as hf:google/siglip2-base-patch16-224."
+            f"{name} is a SigLIP 2 with NaFlex, which reads patches of images of any size: take a SigLIP 2 of one "
+            f"size, such as hf:google/siglip2-base-patch16-224."
         )
-    if model_type not in named:
-        raise UwmError(f"Models of type {model_type!r} are not supported: take one of {', '.join(named)}.")
-    return named[model_type]
+    if model_type not in families:
+        raise UwmError(f"{name} is of type {model_type!r}: take a model of type {', '.join(families)}.")
+    return families[model_type]
 
 
 def _type_of(model: nn.Module) -> str | None:
