@@ -190,9 +190,8 @@ class Llava(Vlm):
         counts = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]  # [B, A]
         mask = torch.cat([inputs["attention_mask"], counts.long()], dim=1)
         given = inputs | {"input_ids": torch.cat([inputs["input_ids"], ids], dim=1), "attention_mask": mask}
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
         # Each logit is of the next token: from the question's last to the caption's last but one, [B, A, V].
-        logits = self.model(**given, position_ids=positions, logits_to_keep=ids.shape[1] + 1).logits[:, :-1]
+        logits = self.model(**given, logits_to_keep=ids.shape[1] + 1).logits[:, :-1]
         of_token = logits.float().log_softmax(dim=-1).gather(-1, ids[..., None])[..., 0]  # [B, A]
         return of_token.where(counts, 0.0).sum(dim=1)
 
