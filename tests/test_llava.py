@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,10 +14,11 @@ from PIL import Image
 
 import uwmlib as uwm
 from uwmlib.mini.tokenizer import split_words
-from uwmlib.models.llava import Llava, tower_from_open_clip
-from uwmlib.models.mini_llava import caption_ids, mini_llava, mini_processor, write_llava
+from uwmlib.models.llava import Llava, LlavaNext, tower_from_open_clip
+from uwmlib.models.mini_llava import bare_llava, caption_ids, mini_llava, mini_processor, write_llava
 from uwmlib.training import optimise
 from uwmlib.training.captioning import TRAINED, caption_loss
+from uwmlib.tuples.images import ImageFiles
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +181,247 @@ def test_there_is_no_text_encoder(llava, tuples):
         llava.encode_text(torch.zeros(1, 4, dtype=torch.long))
     with pytest.raises(uwm.UwmError, match="text sites"):
         uwm.score(llava, tuples, text="out", progress=False)
+
+
+# Log-probabilities
+
+CAPTIONS = ["a red ring", "a photo of a small blue star", "a star"]
+
+
+def by_hand(llava, images, captions, question="") -> list[float]:
+    """Ask for one token after the other, each with all that went before, one image at a time and without padding."""
+    totals = []
+    for position, caption in enumerate(captions):
+        ids = llava.processor.tokenizer.convert_tokens_to_ids([*split_words(caption), "</s>"])
+        picture = images[position : position + 1]
+        read = llava._inputs(picture, llava._prompt(question))
+        total = 0.0
+        for token in ids:
+            logits = llava.model(**read).logits[0, -1].double()
+            total += (logits[token] - logits.logsumexp(0)).item()
+            read["input_ids"] = torch.cat([read["input_ids"], torch.tensor([[token]])], dim=1)
+            read["attention_mask"] = torch.ones_like(read["input_ids"])
+        totals.append(total)
+    return totals
+
+
+@pytest.fixture(params=["llava", "llava_next"])
+def either(request) -> tuple[Llava, object]:
+    """Both LLaVAs, and images for each: an array, and pictures of several shapes."""
+    if request.param == "llava":
+        return request.getfixturevalue("llava"), request.getfixturevalue("tuples").safe_images[:3]
+    return request.getfixturevalue("llava_next"), pictures()
+
+
+def test_log_prob_is_the_sum_over_a_captions_tokens(either):
+    llava, images = either
+    with torch.inference_mode():
+        found = llava.log_prob(images, CAPTIONS)
+        assert found.shape == (3,) and found.dtype == torch.float32 and (found < 0).all()
+        torch.testing.assert_close(found.double(), torch.tensor(by_hand(llava, images, CAPTIONS)).double())
+        # Neither the batch nor a longer neighbour plays a part.
+        for batch_size in (1, 2):
+            torch.testing.assert_close(llava.log_prob(images, CAPTIONS, batch_size=batch_size), found)
+
+
+def test_log_prob_is_that_of_an_answer_to_the_question(either):
+    llava, images = either
+    llava.processor.chat_template = (
+        "{% for part in messages[0]['content'] %}"
+        "{% if part['type'] == 'image' %}<s><image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+    )
+    with torch.inference_mode():
+        found = [llava.log_prob(images, CAPTIONS, question=q) for q in ("a blue star", "ring")]
+        own = torch.tensor(by_hand(llava, images, CAPTIONS, "ring")).float()
+    torch.testing.assert_close(found[1], own)
+    assert not torch.allclose(*found)
+
+
+def test_log_prob_is_what_training_makes_smaller(llava, tuples):
+    """The loss of the language model by transformers itself is minus the mean over all tokens."""
+    ids, labels = caption_ids(CAPTIONS, llava.processor)
+    pixels = llava.preprocess(tuples.safe_images[:3])
+    with torch.inference_mode():
+        loss = llava.model(
+            input_ids=ids, labels=labels, pixel_values=pixels, attention_mask=(ids != 0).long()
+        ).loss  # fmt: skip
+        total = llava.log_prob(tuples.safe_images[:3], CAPTIONS).sum()
+    torch.testing.assert_close(total, -loss * (labels != -100).sum())
+
+
+def test_gradients_of_log_prob_reach_language_and_tower(llava, tuples):
+    llava.log_prob(tuples.safe_images[:3], CAPTIONS, batch_size=2).sum().backward()
+    language, vision = (llava.sites(language="fc2"), llava.sites(vision="fc2"))
+    for site in (*language, *vision[:-1]):
+        assert llava.model.get_parameter(site.parameter).grad.abs().sum() > 0, site.name
+    assert llava.model.get_parameter(vision[-1].parameter).grad is None  # behind the layer that is read
+    with torch.inference_mode():
+        assert not llava.log_prob(tuples.safe_images[:1], CAPTIONS[:1]).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        (CAPTIONS[:2], "3 images and 2 captions"),
+        (["a", "b", " "], "Caption 2 has no token"),
+        (["a", "the <image> of a ring", "b"], "Caption 1 stands for an image"),
+        ("a red ring", "non-empty list of strings"),
+        (["a", None, "b"], "Text 1 must be a string"),
+    ],
+)
+def test_captions_that_have_no_probability(llava, tuples, captions, message):
+    with pytest.raises(uwm.UwmError, match=message):
+        llava.log_prob(tuples.safe_images[:3], captions)
+    with pytest.raises(uwm.UwmError, match="batch_size"):
+        llava.log_prob(tuples.safe_images[:3], CAPTIONS, batch_size=0)
+
+
+# Sites of the language model
+
+LLAMA = {
+    "fc1": "mlp.up_proj",
+    "fc2": "mlp.down_proj",
+    "value": "self_attn.v_proj",
+    "out": "self_attn.o_proj",
+}
+
+
+@pytest.mark.parametrize("kind", LLAMA)
+def test_inputs_of_the_language_models_layers_are_seen_and_their_weights_count(either, kind):
+    llava, images = either
+    sites = llava.sites(language=kind)
+    layers = llava.model.model.language_model.layers
+    assert [site.name for site in sites] == [f"language.{i}.{kind}" for i in range(len(layers))]
+    outputs, seen = {}, {}
+    modules = {site.name: layers[site.layer].get_submodule(LLAMA[kind]) for site in sites}
+    handles = [
+        module.register_forward_hook(lambda module, z, out, name=name: outputs.update({name: out}))
+        for name, module in modules.items()
+    ]
+    with torch.inference_mode(), llava.capture(sites, lambda site, z: seen.update({site.name: z})):
+        before = llava.log_prob(images, CAPTIONS)
+    for handle in handles:
+        handle.remove()
+    with torch.inference_mode():
+        for site in sites:
+            assert torch.equal(F.linear(seen[site.name], llava.weight(site)), outputs[site.name])
+    with torch.no_grad():
+        llava.weight(sites[0]).mul_(-1)
+        assert not torch.allclose(llava.log_prob(images, CAPTIONS), before)
+
+
+def test_language_sites_are_given_only_where_they_are_asked_for(llava, base):
+    assert {site.encoder for site in llava.sites(vision="fc2")} == {"vision"}
+    with pytest.raises(uwm.UwmError, match="CLIP has no language transformer .*no language sites"):
+        base.sites(language="fc2")
+    with pytest.raises(uwm.UwmError, match="no kind of site 'down_proj': did you mean 'fc2'"):
+        llava.sites(language="down_proj")
+
+
+def test_an_edit_of_the_language_model_is_another_language_model(llava):
+    before = {part: llava.identity(part) for part in ("vision", "language", "captions")}
+    with torch.no_grad():
+        llava.weight(llava.sites(language="fc2")[1]).mul_(-1)
+    for part, identity in before.items():
+        assert llava.identity(part)["weights"] != identity["weights"]
+    assert llava.identity("vision")["behaviour"] == before["vision"]["behaviour"]
+    assert llava.identity("language")["behaviour"] != before["language"]["behaviour"]
+
+
+# LLaVA-NeXT
+
+GRID = [[48, 96], [96, 48], [96, 96]]
+
+
+@pytest.fixture(scope="module")
+def next_folder(tmp_path_factory):
+    """A small random LLaVA-NeXT in the real format, that reads an image whole and in up to four crops."""
+    from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextProcessor
+    from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+    folder, mini, half = tmp_path_factory.mktemp("next"), mini_processor(), [0.5, 0.5, 0.5]
+    old = bare_llava(0).config
+    torch.manual_seed(0)
+    model = LlavaNextForConditionalGeneration(
+        LlavaNextConfig(
+            vision_config=old.vision_config, text_config=old.text_config, image_token_index=4,
+            image_grid_pinpoints=GRID, pad_token_id=0,
+        )
+    )  # fmt: skip
+    model.generation_config.update(bos_token_id=2, eos_token_id=3, pad_token_id=0)
+    model.save_pretrained(folder)
+    images = LlavaNextImageProcessorPil(
+        size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}, image_grid_pinpoints=GRID,
+        image_mean=half, image_std=half,
+    )  # fmt: skip
+    LlavaNextProcessor(
+        image_processor=images, tokenizer=mini.tokenizer, patch_size=8, num_additional_image_tokens=1,
+        vision_feature_select_strategy="default", chat_template=mini.chat_template,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def llava_next(next_folder):
+    return uwm.load_model(f"hf:{next_folder}")
+
+
+def pictures() -> list[Image.Image]:
+    """Noise of three shapes, which are cut into one, two and three crops."""
+    random = np.random.default_rng(0)
+    return [
+        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8))
+        for size in ((48, 48), (60, 130), (150, 40))
+    ]
+
+
+def test_llava_next_captions_as_transformers_does(llava_next):
+    """One image at a time, without padding, by transformers' own calls."""
+    assert type(llava_next) is LlavaNext
+    captions = llava_next.caption(pictures(), max_new_tokens=6)
+    assert len(set(captions)) == 3
+    for batch_size in (1, 2):
+        assert llava_next.caption(pictures(), max_new_tokens=6, batch_size=batch_size) == captions
+    processor, prompt = llava_next.processor, llava_next._prompt("Please, provide a caption for the image.")
+    for picture, caption in zip(pictures(), captions, strict=True):
+        read = processor(text=prompt, images=picture, return_tensors="pt")
+        out = llava_next.model.generate(**read, do_sample=False, max_new_tokens=6)
+        own = processor.tokenizer.decode(out[0, read["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert own.strip() == caption
+
+
+def test_llava_next_is_scored_on_whole_images(llava_next, tuples):
+    """Whole images make the same scores as a LLaVA-1.5 with that tower has."""
+    whole = llava_next.preprocess(pictures())
+    crops = llava_next.processor.image_processor(images=pictures(), return_tensors="pt").pixel_values
+    assert crops.shape[:2] == (3, 3) and torch.equal(whole, crops[:, 0])
+    array = np.asarray(pictures()[0])[None].copy()
+    assert torch.allclose(llava_next.preprocess(array), whole[:1], atol=1e-6)
+    with torch.inference_mode():
+        own = llava_next.model.model.vision_tower(pixel_values=whole).pooler_output
+        assert torch.equal(llava_next.encode_image(whole), F.normalize(own, dim=-1))
+    old = Llava(bare_llava(0), name="old", processor=mini_processor())
+    old.replace_tower(llava_next.tower.state_dict())
+    ours, theirs = (
+        uwm.score(vlm, tuples, text=None, vision="fc2", progress=False) for vlm in (llava_next, old)
+    )
+    for site in ours.sites:
+        torch.testing.assert_close(ours.score_of(site.name), theirs.score_of(site.name))
+
+
+def test_captions_of_a_llava_next_with_other_crops_are_not_believed(llava_next, next_folder, tmp_path):
+    paths = [tmp_path / f"{position}.png" for position in range(3)]
+    for path, picture in zip(paths, pictures(), strict=True):
+        picture.save(path)
+    images, cache = ImageFiles(paths), uwm.Cache(tmp_path / "cache")
+    captions = llava_next.caption(images, cache=cache, max_new_tokens=3)
+    again = uwm.load_model(f"hf:{next_folder}").caption(images, cache=cache, max_new_tokens=3)
+    assert (cache.hits, cache.misses) == (1, 1) and again == captions
+    assert captions == llava_next.caption(pictures(), max_new_tokens=3)
+    llava_next.processor.image_processor.image_grid_pinpoints = GRID[:2]
+    llava_next.model.config.image_grid_pinpoints = GRID[:2]
+    other = llava_next.caption(images, cache=cache, max_new_tokens=3)
+    assert cache.misses == 2 and other == llava_next.caption(pictures(), max_new_tokens=3)
 
 
 def test_only_the_caption_and_its_end_are_learnt():

@@ -495,7 +495,9 @@ def test_transformers_weights_must_be_safetensors(tmp_path, offline):
 
 def test_transformers_models_of_another_type_are_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(UwmError, match="'bert', not clip, siglip, llava"):
+    with pytest.raises(
+        UwmError, match="is of type 'bert': take a model of type clip, siglip, metaclip_2, llava, "
+    ):
         load_model(f"hf:{tmp_path}")
     from transformers import BertConfig, BertModel
 
@@ -509,10 +511,10 @@ def test_transformers_models_of_another_type_are_refused(tmp_path):
 def test_unknown_names_point_to_the_nearest(offline):
     cases = {
         ("ViT-L-14", None): "'mini-', 'open_clip:' or 'hf:'",
-        ("open_clip:ViT-L-41", "random"): "ViT-L-14",
-        ("open_clip:ViT-B-32", "opena"): "nearest names are openai",
+        ("open_clip:ViT-L-41", "random"): "no architecture of open_clip 'ViT-L-41': did you mean 'ViT-L-",
+        ("open_clip:ViT-B-32", "opena"): "tag of ViT-B-32 'opena': did you mean 'openai'",
         ("open_clip:ViT-B-32", None): r"\(openai, .*random",
-        ("hf:openai/clip-vit-large-patch41", None): "nearest names are openai/clip-vit-large-patch14",
+        ("hf:openai/clip-vit-large-patch41", None): "did you mean 'openai/clip-vit-large-patch14'\\?$",
     }
     for (name, weights), message in cases.items():
         with pytest.raises(UwmError, match=message) as raised:
@@ -527,7 +529,7 @@ def test_a_download_that_fails_is_one_sentence(offline):
 
 
 def test_unknown_mini_model_points_to_the_nearest():
-    with pytest.raises(UwmError, match="no mini model 'mini-ViT-L-41': the nearest names are mini-ViT-L-14"):
+    with pytest.raises(UwmError, match="no mini model 'mini-ViT-L-41': did you mean 'mini-ViT-L-14'"):
         load_model("mini-ViT-L-41")
     with pytest.raises(UwmError, match="its own weights"):
         load_model("mini-ViT-L-14", weights="random")

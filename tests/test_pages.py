@@ -125,7 +125,17 @@ def test_pages_can_be_used_without_eyes_or_mouse(name):
 
 @site
 def test_every_public_name_is_described_once():
-    packages = ("metrics", "tuples", "zero_shot", "captions", "models", "editing", "training", "paper", "reporting")
+    packages = (
+        "metrics",
+        "tuples",
+        "zero_shot",
+        "captions",
+        "models",
+        "editing",
+        "training",
+        "paper",
+        "reporting",
+    )
     described = [
         entry["id"]
         for page in ("api", "api_measuring", "api_editing", "api_results")

@@ -12,7 +12,8 @@ from torch import nn
 
 from uwmlib.errors import UwmError
 from uwmlib.models import Site, Vlm, transformers_backend
-from uwmlib.models.sites import ENCODERS, KINDS, as_kinds
+from uwmlib.models.sites import KINDS, as_kinds
+from uwmlib.options import ENCODERS
 
 # Blocks, width and MLP width of each encoder, from the published configurations (blocks as cut in architectures.py).
 SIZES = {
@@ -458,11 +459,19 @@ def test_nested_and_repeated_captures_are_refused():
 
 @pytest.mark.parametrize(
     ("kind", "near"),
-    [("out_proj", "out"), ("v_proj", "value"), ("c_fc", "fc1"), ("fc3", "fc"), ("values", "value")],
+    [
+        ("out_proj", "did you mean 'out'"),
+        ("v_proj", "did you mean 'value'"),
+        ("c_fc", "did you mean 'fc1'"),
+        ("down_proj", "did you mean 'fc2'"),
+        ("fc3", "did you mean 'fc"),
+        ("values", "did you mean 'value'"),
+        ("attention", "choose one of 'fc1', 'fc2', 'value', 'out'"),
+    ],
 )
-def test_unknown_kind_names_the_allowed_and_the_nearest(kind, near):
+def test_unknown_kind_names_the_nearest_or_the_allowed(kind, near):
     vlm = small_open_clip()
-    with pytest.raises(UwmError, match=rf"{kind}.*fc1, fc2, value, out.*nearest: {near}"):
+    with pytest.raises(UwmError, match=rf"no kind of site '{kind}': {near}"):
         vlm.sites(text=kind)
     with pytest.raises(UwmError, match=kind):
         vlm.sites(vision=["fc2", kind])

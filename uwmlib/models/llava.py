@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from uwmlib.cache import as_cache
 from uwmlib.errors import UwmError
-from uwmlib.models.pixels import Pixels
-from uwmlib.models.vlm import Vlm
+from uwmlib.models.pixels import Pixels, as_pictures
+from uwmlib.models.vlm import Vlm, check_texts
 from uwmlib.options import check_batch_size
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ QUESTION = "Please, provide a caption for the image."
 
 
 class Llava(Vlm):
-    """LLaVA behind the face of a Vlm: `score` and edits reach its vision tower, `caption` describes images.
+    """LLaVA-1.5 behind the face of a Vlm: edits reach its vision tower and its language model.
+
+    `score` scores the vision tower, `caption` describes images, and `log_prob` says how probable captions are.
 
     Parameters
     ----------
@@ -40,7 +43,8 @@ class Llava(Vlm):
     Notes
     -----
     LLaVA-1.5 reads the features *before* the tower's last block, so an edit of that block changes no caption.
-    There is no text encoder to compare images with: `encode_text` and text sites raise UwmError.
+    There is no text encoder to compare images with: `encode_text` and text sites raise UwmError. The language model
+    has sites of its own, `sites(language=...)`.
     """
 
     def __init__(self, model: nn.Module, *, name: str, processor: Any) -> None:
@@ -117,7 +121,9 @@ class Llava(Vlm):
         def make() -> list[list[int]]:
             starts = range(0, len(images), batch_size)
             bar = tqdm(starts, disable=not progress, desc="captions", leave=False)
-            parts = [self._generate(images[s : s + batch_size], prompt, max_new_tokens) for s in bar]
+            parts = [
+                self._generate(self._inputs(images[s : s + batch_size], prompt), max_new_tokens) for s in bar
+            ]
             return [answer for part in parts for answer in part]
 
         cache = as_cache(cache)
@@ -125,45 +131,109 @@ class Llava(Vlm):
         answers = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [answer.strip() for answer in answers]
 
-    def _facts(self, images: Any, prompt: torch.Tensor, max_new_tokens: int) -> dict[str, Any]:
+    def log_prob(
+        self, images: Any, captions: Sequence[str], *, question: str = QUESTION, batch_size: int = 64
+    ) -> torch.Tensor:
+        """Return the log-probability of each caption as the answer to a question about its image.
+
+        For the tokens c_1 ... c_m of a caption and the end token c_{m+1},
+        log p = sum_i log p(c_i | image, question, c_1 ... c_{i-1}).
+
+        Parameters
+        ----------
+        images : uint8 array [N, H, W, 3] or ImageFiles
+        captions : sequence of str, length N
+            Each is tokenised by itself.
+        question : str
+        batch_size : int
+            Changes nothing but rounding.
+
+        Returns
+        -------
+        FloatTensor, shape [N], on the model's device
+            At most 0. Gradients flow unless the caller switches them off: use `torch.inference_mode()` where none
+            are wanted.
+
+        Raises
+        ------
+        UwmError
+            If there are not as many captions as images, or one has no token, or the image's placeholder among them.
+        """
+        check_batch_size(batch_size)
+        check_texts(captions)
+        if len(images) != len(captions):
+            raise UwmError(f"There are {len(images)} images and {len(captions)} captions: give one for each.")
+        prompt, answers = self._prompt(question), self._answers(captions)
+        parts = [
+            self._log_prob(self._inputs(images[s : s + batch_size], prompt), answers[s : s + batch_size])
+            for s in range(0, len(images), batch_size)
+        ]
+        return torch.cat(parts)
+
+    def _answers(self, captions: Sequence[str]) -> list[torch.Tensor]:
+        """Return the ids of each caption, and the end of an answer."""
+        tokenizer, placeholder = self.processor.tokenizer, self.model.config.image_token_id
+        answers = []
+        for position, caption in enumerate(captions):
+            ids = tokenizer(caption, add_special_tokens=False).input_ids
+            if not ids or placeholder in ids:
+                flaw = "stands for an image" if ids else "has no token"
+                raise UwmError(f"Caption {position} {flaw}: give it some text, and text alone.")
+            answers.append(torch.tensor([*ids, tokenizer.eos_token_id]))
+        return answers
+
+    def _log_prob(self, inputs: dict[str, torch.Tensor], answers: list[torch.Tensor]) -> torch.Tensor:
+        # Behind the end of a caption the end token is repeated, which any vocabulary has; none of it counts.
+        end = self.processor.tokenizer.eos_token_id
+        ids = pad_sequence(answers, batch_first=True, padding_value=end).to(self.device)  # [B, A]
+        lengths = torch.tensor([len(answer) for answer in answers], device=self.device)
+        counts = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]  # [B, A]
+        mask = torch.cat([inputs["attention_mask"], counts.long()], dim=1)
+        given = inputs | {"input_ids": torch.cat([inputs["input_ids"], ids], dim=1), "attention_mask": mask}
+        # Each logit is of the next token: from the question's last to the caption's last but one, [B, A, V].
+        logits = self.model(**given, logits_to_keep=ids.shape[1] + 1).logits[:, :-1]
+        of_token = logits.float().log_softmax(dim=-1).gather(-1, ids[..., None])[..., 0]  # [B, A]
+        return of_token.where(counts, 0.0).sum(dim=1)
+
+    def _facts(self, images: Any, prompt: str, max_new_tokens: int) -> dict[str, Any]:
         from uwmlib.tuples.tuples import image_digest
 
         return {
             "captions": image_digest(images).hex(), "model": self.identity("captions"),
-            "prompt": prompt.tolist(), "max_new_tokens": max_new_tokens,
+            "prompt": self.processor.tokenizer(prompt).input_ids, "max_new_tokens": max_new_tokens,
             "pad": self.processor.tokenizer.pad_token_id,
         }  # fmt: skip
 
     def _probe(self, part: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        if part != "captions":
+        if part not in ("captions", "language"):
             return super()._probe(part)
-        pixels, ids = self.pixels.probe(), self._prompt(QUESTION)
-        answer = self.model(
-            input_ids=ids.to(self.device), pixel_values=pixels[:1].to(self.device, self.dtype),
-            attention_mask=torch.ones_like(ids, device=self.device),
-        )  # fmt: skip
-        return {"pixels": pixels, "ids": ids}, answer.logits[:, -1]  # [1, L, V] -> [1, V]
+        prompt = self._prompt(QUESTION)
+        exact, others = (self._inputs(images, prompt) for images in self.pixels.noise())
+        inputs = {f"exact.{key}": value for key, value in exact.items()} | others
+        return inputs, self.model(**exact).logits[:, -1]  # [1, L, V] -> [1, V]
 
-    def _prompt(self, question: str) -> torch.Tensor:
-        """Return the ids [1, L] of the question about one image, its placeholder repeated for every patch."""
+    def _prompt(self, question: str) -> str:
+        """Return the question about one image in the model's own format."""
         content = [{"type": "image"}, {"type": "text", "text": question}]
-        text = self.processor.apply_chat_template(
+        return self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
-        blank = Image.new("RGB", self.pixels.size)
-        return self.processor(text=text, images=blank, return_tensors="pt").input_ids
 
-    def _generate(
-        self, images: np.ndarray | Sequence[Image.Image], prompt: torch.Tensor, max_new_tokens: int
-    ) -> list[list[int]]:
-        """Return the ids that answer each image; after the end of an answer only padding follows."""
+    def _inputs(self, images: np.ndarray | Sequence[Image.Image], prompt: str) -> dict[str, torch.Tensor]:
+        """Return what the model reads of images and a question: ids [B, L], their mask, and pixels."""
         pixels = self.preprocess(images).to(self.device, self.dtype)
-        ids = prompt.to(self.device).expand(len(pixels), -1)  # [1, L] -> [B, L]
+        blank = Image.new("RGB", self.pixels.size)
+        ids = self.processor(text=prompt, images=blank, return_tensors="pt").input_ids
+        ids = ids.to(self.device).expand(len(pixels), -1)  # [1, L] -> [B, L]
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+
+    def _generate(self, inputs: dict[str, torch.Tensor], max_new_tokens: int) -> list[list[int]]:
+        """Return the ids that answer each image; after the end of an answer only padding follows."""
         out = self.model.generate(
-            input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), do_sample=False,
-            max_new_tokens=max_new_tokens, pad_token_id=self.processor.tokenizer.pad_token_id,
+            **inputs, do_sample=False, max_new_tokens=max_new_tokens,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
         )  # fmt: skip
-        return out[:, ids.shape[1] :].tolist()
+        return out[:, inputs["input_ids"].shape[1] :].tolist()
 
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.tower(pixel_values=pixels).pooler_output
@@ -173,6 +243,31 @@ class Llava(Vlm):
 
     def _no_text(self, *_: Any) -> NoReturn:
         raise UwmError(f"{self.name} has no text encoder: use its vision sites, or caption images with it.")
+
+
+class LlavaNext(Llava):
+    """LLaVA-NeXT, which reads an image whole and in crops; its vision tower is scored on whole images.
+
+    Parameters
+    ----------
+    model : LlavaNextForConditionalGeneration
+        With a CLIP vision tower.
+    name : str
+    processor : LlavaNextProcessor
+    """
+
+    def _inputs(self, images: np.ndarray | Sequence[Image.Image], prompt: str) -> dict[str, torch.Tensor]:
+        """Return ids [B, L] padded in front, their mask, crops [B, C, 3, H, W] and the sizes of the images [B, 2]."""
+        pictures = as_pictures(images)
+        read = self.processor(
+            text=[prompt] * len(pictures), images=pictures, padding=True, padding_side="left", return_tensors="pt"
+        )  # fmt: skip
+        read["pixel_values"] = read["pixel_values"].to(self.dtype)
+        names = ("input_ids", "attention_mask", "pixel_values", "image_sizes")
+        return {name: read[name].to(self.device) for name in names}
+
+    def _transform(self, image: Image.Image) -> torch.Tensor:
+        return super()._transform(image)[0]  # the first of the crops is the whole image
 
 
 def _kept(cache: Cache, facts: dict[str, Any], make: Callable[[], list[list[int]]]) -> list[list[int]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from difflib import get_close_matches
 from os import PathLike, fspath
 from pathlib import Path
+from pkgutil import resolve_name
 
 import torch
 from safetensors import SafetensorError
@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from uwmlib.errors import UwmError
-from uwmlib.models import open_clip_backend, transformers_backend
+from uwmlib.models import open_clip_backend
+from uwmlib.models.families import family_named
 from uwmlib.models.llava import Llava
 from uwmlib.models.pretrained import (
     CONSTANTS,
@@ -26,6 +27,7 @@ from uwmlib.models.pretrained import (
     require_finite,
 )
 from uwmlib.models.vlm import Vlm
+from uwmlib.options import hint, known
 from uwmlib.torchvision_shim import import_torchvision
 
 # The paper's models on the Hugging Face hub, to suggest when a name is not found.
@@ -37,7 +39,6 @@ HUB_NAMES = (
     "google/siglip-so400m-patch14-384",
     "llava-hf/llava-1.5-13b-hf",
 )
-_CLASSES = {"clip": "CLIPModel", "siglip": "SiglipModel", "llava": "LlavaForConditionalGeneration"}
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
 
@@ -54,18 +55,19 @@ def load_model(
     Parameters
     ----------
     name : str
-        "mini-..." is a small model shipped with this library. "open_clip:ViT-L-14" is an architecture of
-        open_clip, "open_clip:local-dir:<folder>" a model in the folder that open_clip saves (open_clip_config.json
-        and open_clip_model.safetensors). "hf:openai/clip-vit-large-patch14" or "hf:<folder>" is a CLIP, SigLIP or
-        LLaVA of transformers.
+        "mini-..." is a small model shipped with this library. "hf:openai/clip-vit-large-patch14" or
+        "hf:<folder>" is a CLIP, SigLIP, MetaCLIP 2, LLaVA-1.5 or LLaVA-NeXT of transformers. "open_clip:ViT-L-14" is an
+        architecture of open_clip; open_clip's own names also work, with that prefix or without: "ViT-L-14/openai"
+        (architecture and pretrained tag), "local-dir:<folder>" and "hf-hub:<org/name>" (a folder, or a
+        repository of the hub, with open_clip_config.json and open_clip_model.safetensors).
     device : str or torch.device
     dtype : torch.dtype
         A floating type; every parameter gets it.
     weights : str or path, optional
         A local .safetensors file whose tensors must match the model exactly, for any model; "random" for
-        untrained weights (not for mini models). For open_clip also one of its pretrained tags, and one of
-        the three must be given. For transformers also a folder or hub id, which then gives the weights while
-        `name` gives tokenizer and image processor: Safe-CLIP is
+        untrained weights (not for mini models). For an architecture of open_clip also one of its pretrained
+        tags, and one of the three must be given. For transformers also a folder or hub id, which then gives
+        the weights while `name` gives tokenizer and image processor: Safe-CLIP is
         `load_model("hf:openai/clip-vit-large-patch14", weights="aimagelab/safeclip_vit-l_14")`.
     vision_weights : str or path, optional
         For LLaVA: folder or hub id of a CLIP whose vision tower replaces LLaVA's own, as the paper puts
@@ -93,6 +95,9 @@ def load_model(
     OpenAI's weights, and Safe-CLIP's, were trained with QuickGELU: in open_clip they need the architecture
     with that suffix, as in "open_clip:ViT-L-14-quickgelu".
 
+    A model whose image or text encoder is no plain transformer (RN50, EVA-02, MobileCLIP-S, ConvNeXt) embeds like
+    any other; asking for sites of that encoder is refused.
+
     With a local file or random weights, pixels are normalised as for the first pretrained tag that open_clip
     lists for the architecture.
     """
@@ -109,14 +114,19 @@ def load_model(
         raise UwmError(f"{name} takes no vision_weights: they are for a LLaVA of transformers ('hf:...').")
     if name.startswith("mini-"):
         vlm = _load_mini(name, weights)
-    elif prefix == "open_clip":
-        vlm = _load_open_clip(name, rest, weights)
     elif prefix == "hf":
         vlm = _load_transformers(name, rest, weights, dtype=dtype)
         if vision_weights is not None:
             _replace_tower(vlm, vision_weights)
+    elif prefix in ("open_clip", "hf-hub", "local-dir"):
+        vlm = _load_open_clip(name, rest if prefix == "open_clip" else name, weights)
+    elif "/" in name and name.partition("/")[0] in _architectures():
+        vlm = _load_open_clip(name, name, weights)
     else:
-        raise UwmError(f"There is no model {name!r}: names start with 'mini-', 'open_clip:' or 'hf:'.")
+        raise UwmError(
+            f"There is no model {name!r}: names start with 'mini-', 'open_clip:' or 'hf:', or are open_clip's own, "
+            f"such as 'ViT-L-14/openai'."
+        )
     vlm.model.to(device=device, dtype=dtype)
     return vlm
 
@@ -174,8 +184,7 @@ def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
 def _load_mini(name: str, weights: str | None) -> Vlm:
     from uwmlib.models.mini import build_mini, mini_models
 
-    if name not in mini_models():
-        raise UwmError(f"There is no mini model {name!r}{_nearest(name, mini_models())}.")
+    known(name, mini_models(), "mini model")
     if weights == "random":
         raise UwmError(f"{name} comes with its own weights: leave weights out, or give a .safetensors file.")
     vlm = build_mini(name)
@@ -184,22 +193,39 @@ def _load_mini(name: str, weights: str | None) -> Vlm:
     return vlm
 
 
-def _load_open_clip(name: str, architecture: str, weights: str | None) -> Vlm:
+def _architectures() -> list[str]:
+    """The architectures that open_clip knows by name."""
     import_torchvision()
     import open_clip
 
-    if architecture.startswith("local-dir:"):
-        return _open_clip_folder(name, Path(architecture.removeprefix("local-dir:")), weights)
-    known = open_clip.list_models()
-    if architecture not in known:
-        raise UwmError(f"open_clip has no architecture {architecture!r}{_nearest(architecture, known)}.")
+    return open_clip.list_models()
+
+
+def _load_open_clip(name: str, architecture: str, weights: str | None) -> Vlm:
+    schema, _, place = architecture.partition(":")
+    if schema == "local-dir":
+        return _saved_open_clip(name, architecture, Path(place), weights)
+    if schema == "hf-hub":
+        with hub_asked_once():
+            return _saved_open_clip(name, architecture, _from_hub(name, place, weights), weights)
+    architecture, _, tag = architecture.partition("/")
+    if tag and weights is not None:
+        raise UwmError(f"{name} says its weights already: leave weights out, or {tag!r}.")
+    return _named_open_clip(name, architecture, tag or weights)
+
+
+def _named_open_clip(name: str, architecture: str, weights: str | None) -> Vlm:
+    """Load one of open_clip's architectures with the weights of a tag, of a file, or random ones."""
+    known(architecture, _architectures(), "architecture of open_clip")
+    import open_clip
+
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if weights is None:
         offer = f"one of its tags ({', '.join(tags)}), " if tags else ""
         raise UwmError(f"Say which weights {name} shall have: {offer}a .safetensors file or 'random'.")
     is_file = weights.endswith(".safetensors")
-    if not is_file and weights != "random" and weights not in tags:
-        raise UwmError(f"{name} has no pretrained tag {weights!r}{_nearest(weights, tags)}.")
+    if not is_file and weights != "random":
+        known(weights, tags, f"pretrained tag of {architecture}")
     tag = weights if weights in tags else None
     with _hub_for(architecture, tag):
         tokenizer = attempt(name, open_clip.get_tokenizer, architecture)
@@ -211,22 +237,33 @@ def _load_open_clip(name: str, architecture: str, weights: str | None) -> Vlm:
     return _wrapped_open_clip(name, model, tokenizer)
 
 
-def _open_clip_folder(name: str, folder: Path, weights: str | None) -> Vlm:
-    """Load a folder as open_clip saves it, with weights from elsewhere where they are given."""
+def _saved_open_clip(name: str, source: str, folder: Path, weights: str | None) -> Vlm:
+    """Load what open_clip has saved in a folder, with weights from elsewhere where they are given."""
+    import_torchvision()
     import open_clip
 
     if not (folder / "open_clip_config.json").is_file():
         raise UwmError(
             f"There is no open_clip_config.json in {folder}: give a folder that open_clip has saved."
         )
-    tokenizer = attempt(name, open_clip.get_tokenizer, f"local-dir:{folder}")
+    tokenizer = attempt(name, open_clip.get_tokenizer, source)
     with _quiet_about_random_weights():
         # Without weights: open_clip would also take a pickle from the folder.
-        source, bare = f"local-dir:{folder}", {"load_weights": False, "pretrained_text": False}
-        model = attempt(name, open_clip.create_model, source, **bare)
+        bare = {"load_weights": False, "pretrained_text": False}
+        model = attempt(name, open_clip.create_model, f"local-dir:{folder}", **bare)
     if weights != "random":
         load_weights(model, weights or folder / "open_clip_model.safetensors")
     return _wrapped_open_clip(name, model, tokenizer)
+
+
+def _from_hub(name: str, repository: str, weights: str | None) -> Path:
+    """Fetch configuration and weights of open_clip from the hub, never a pickle; return their folder."""
+    from huggingface_hub import hf_hub_download
+
+    config = Path(attempt(name, hf_hub_download, repository, "open_clip_config.json"))
+    if weights is None:
+        attempt(name, hf_hub_download, repository, "open_clip_model.safetensors")
+    return config.parent
 
 
 def _wrapped_open_clip(name: str, model: nn.Module, tokenizer: Callable) -> Vlm:
@@ -287,11 +324,10 @@ def _load_transformers(name: str, source: str, weights: str | None, *, dtype: to
     import_torchvision()
     import transformers
 
-    asked = {"name": name, "near": _nearest(source, HUB_NAMES)}
+    asked = {"name": name, "near": hint(source, HUB_NAMES, otherwise="")}
     config = load_part(transformers.AutoConfig, source, **asked)
-    if config.model_type not in _CLASSES:
-        raise UwmError(f"{name} is of type {config.model_type!r}, not {', '.join(_CLASSES)}{asked['near']}.")
-    model_class = getattr(transformers, _CLASSES[config.model_type])
+    family = family_named(config.model_type, name=name)
+    model_class = getattr(transformers, family.model_class)
     if weights == "random" or (weights or "").endswith(".safetensors"):
         model = attempt(name, model_class, config)
         if weights != "random":
@@ -299,14 +335,13 @@ def _load_transformers(name: str, source: str, weights: str | None, *, dtype: to
     else:
         model = load_whole(model_class, weights or source, config=config, dtype=dtype, **asked)
     # The torchvision processors resize differently; PIL's is the pipeline these models were published with.
-    if config.model_type == "llava":
-        processor = load_part(transformers.AutoProcessor, source, backend="pil", **asked)
-        return attempt(name, Llava, model, name=name, processor=processor)
-    processor = load_part(transformers.AutoImageProcessor, source, backend="pil", **asked)
-    tokenizer = load_part(transformers.AutoTokenizer, source, **asked)
-    return attempt(
-        name, transformers_backend.wrap, model, name=name, tokenizer=tokenizer, image_processor=processor
-    )
+    if "language" in family.blocks:
+        parts = {"processor": load_part(transformers.AutoProcessor, source, backend="pil", **asked)}
+    else:
+        images = load_part(transformers.AutoImageProcessor, source, backend="pil", **asked)
+        tokenizer = load_part(transformers.AutoTokenizer, source, **asked)
+        parts = {"tokenizer": tokenizer, "image_processor": images}
+    return attempt(name, resolve_name(family.wrap), model, name=name, **parts)
 
 
 def _replace_tower(vlm: Vlm, source: str) -> None:
@@ -319,18 +354,16 @@ def _replace_tower(vlm: Vlm, source: str) -> None:
     vlm.replace_tower(clip.vision_model.state_dict())
 
 
-def _nearest(name: str, known) -> str:
-    """A clause that names the known names nearest to `name`."""
-    near = get_close_matches(name, known, n=3, cutoff=0.0)
-    return f": the nearest names are {', '.join(near)}" if near else ""
+def checked_device(device: str | torch.device, what: str = "The device") -> torch.device:
+    """Return a device that holds tensors here; UwmError, naming `what` was to be one, for any other.
 
-
-def checked_device(device: str | torch.device) -> torch.device:
-    """Return a device that holds tensors here; UwmError for any other."""
+    "meta" holds shapes and no numbers, and is refused too.
+    """
     try:
-        torch.empty(0, device=(known := torch.device(device)))
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise UwmError(
-            f"The device {device!r} cannot be used here: take 'cpu' or a device that torch sees."
-        ) from error
-    return known
+        chosen = torch.device(device)
+        usable = torch.empty(0, device=chosen).device.type != "meta"
+    except (RuntimeError, AssertionError, TypeError):
+        usable = False
+    if not usable:
+        raise UwmError(f"{what} {device!r} cannot be used here: take 'cpu' or a device that torch sees.")
+    return chosen

@@ -15,6 +15,7 @@ from uwmlib.files import sha256_of_file
 from uwmlib.manifests import manifest_path
 from uwmlib.mini.sprites import SIZE
 from uwmlib.mini.tokenizer import MiniSiglipTokenizer, MiniTokenizer
+from uwmlib.models.families import family_of
 from uwmlib.models.llava import Llava, tower_from_open_clip
 from uwmlib.models.mini_architectures import bare_model
 from uwmlib.models.mini_llava import bare_llava, mini_processor
@@ -34,7 +35,7 @@ def mini_models() -> dict[str, dict[str, Any]]:
 def wrap_mini(model: torch.nn.Module, *, name: str) -> Vlm:
     """Wrap a mini model with its tokenizer and the mini world's preprocessing."""
     half = (0.5, 0.5, 0.5)
-    if getattr(getattr(model, "config", None), "model_type", None) == "siglip":
+    if family_of(model).library == "transformers":
         from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
         from uwmlib.models import transformers_backend

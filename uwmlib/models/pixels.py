@@ -37,9 +37,7 @@ class Pixels:
             check_array(images)
             if images.shape[1:3] == self.size:
                 return self.normalised(images)
-            images = [Image.fromarray(image) for image in images]
-        check_pictures(images)
-        return torch.stack([self.transform(image.convert("RGB")) for image in images])
+        return torch.stack([self.transform(picture) for picture in as_pictures(images)])
 
     def normalised(self, images: np.ndarray) -> torch.Tensor:
         """Scale and normalise uint8 [B, H, W, 3], which already has the model's size."""
@@ -50,18 +48,30 @@ class Pixels:
         return ((pixels.float() / 255 - mean) / std).contiguous()
 
     def probe(self) -> torch.Tensor:
-        """Return what becomes of fixed noise of the model's size, wide, and narrow, [3, 3, H, W].
+        """Return what becomes of `noise`, [3, 3, H, W].
 
         Two preprocessings that agree here resize, crop, scale and normalise alike.
         """
+        return torch.cat([self(images) for images in self.noise()])
+
+    def noise(self) -> tuple[np.ndarray, list[Image.Image]]:
+        """Return fixed noise: an array [1, H, W, 3] of the model's size, and a wide and a narrow picture."""
         height, width = self.size
         random = np.random.default_rng(0)
         exact, wide, narrow = (
             random.integers(0, 256, (*size, 3), dtype=np.uint8)
             for size in (self.size, (height + 5, 2 * width + 9), (height + 3, width // 2 + 3))
         )
-        pictures = [Image.fromarray(wide), Image.fromarray(narrow)]
-        return torch.cat([self(exact[None]), self(pictures)])
+        return exact[None], [Image.fromarray(wide), Image.fromarray(narrow)]
+
+
+def as_pictures(images: np.ndarray | Sequence[Image.Image]) -> list[Image.Image]:
+    """Return RGB pictures for a uint8 array [B, H, W, 3] or a sequence of PIL images; UwmError for anything else."""
+    if isinstance(images, np.ndarray):
+        check_array(images)
+        images = [Image.fromarray(image) for image in images]
+    check_pictures(images)
+    return [image.convert("RGB") for image in images]
 
 
 def check_array(images: np.ndarray) -> None:

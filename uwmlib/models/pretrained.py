@@ -29,7 +29,7 @@ def load_part(auto_class: Any, source: str, *, name: str = "", near: str = "", *
     name : str
         What the user asked for, for messages; `source` by default.
     near : str
-        A clause that ends the message.
+        A question that ends the message, such as "did you mean ...?"
 
     Raises
     ------
@@ -107,8 +107,12 @@ def attempt(
         if "trust_remote_code" in str(error):
             reason = "it brings code of its own, which is never run here"
         raise UwmError(
-            f"{name} could not be loaded, check {check} ({reason or type(error).__name__}){near}."
+            f"{name} could not be loaded, check {check} ({reason or type(error).__name__}){_ending(near)}"
         ) from error
+
+
+def _ending(near: str) -> str:
+    return f": {near}" if near else "."
 
 
 def _require_source(name: str, source: str, near: str) -> None:
@@ -123,7 +127,7 @@ def _require_source(name: str, source: str, near: str) -> None:
             validate_repo_id(source)
     except (HFValidationError, OSError, ValueError) as error:
         raise UwmError(
-            f"{name:.200} could not be loaded: that is neither a folder nor a name on the hub{near}."
+            f"{name:.200} could not be loaded: that is neither a folder nor a name on the hub{_ending(near)}"
         ) from error
     if is_file:
         raise UwmError(f"{source} is no folder: give the folder of a model, with its config.json.")

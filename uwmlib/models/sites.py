@@ -2,55 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import torch
 from torch import nn
 
 from uwmlib.errors import UwmError
+from uwmlib.models.families import Layout, family_of
+from uwmlib.options import as_list, known
 
 KINDS = ("fc1", "fc2", "value", "out")
-ENCODERS = ("text", "vision")
-
-# Where the blocks of each encoder stand: open_clip's CLIP, its CustomTextCLIP and CoCa, timm towers,
-# transformers, and LLaVA's vision tower in two versions of it. CoCa's text decoder and the pooling heads are
-# no part of the encoders and stay out.
-_STACKS = {
-    "text": ("transformer.resblocks", "text.transformer.resblocks", "text_model.encoder.layers"),
-    "vision": (
-        "visual.transformer.resblocks",
-        "visual.trunk.blocks",
-        "vision_model.encoder.layers",
-        "model.vision_tower.encoder.layers",
-        "model.vision_tower.vision_model.encoder.layers",
-    ),
-}
-
-# The parameter of each kind inside a block: open_clip (both of its attentions), timm, transformers.
-_LAYOUTS = (
-    {
-        "fc1": "mlp.c_fc.weight",
-        "fc2": "mlp.c_proj.weight",
-        "value": "attn.in_proj_weight",
-        "out": "attn.out_proj.weight",
-    },
-    {"fc1": "mlp.fc1.weight", "fc2": "mlp.fc2.weight", "value": "attn.qkv.weight", "out": "attn.proj.weight"},
-    {
-        "fc1": "mlp.fc1.weight",
-        "fc2": "mlp.fc2.weight",
-        "value": "self_attn.v_proj.weight",
-        "out": "self_attn.out_proj.weight",
-    },
-)
 
 # Names of the same layers elsewhere, so that a reader of the released code is pointed to ours.
 _OTHER_NAMES = {
     "out_proj": "out",
     "v_proj": "value",
+    "o_proj": "out",
     "c_fc": "fc1",
     "c_proj": "fc2",
+    "up_proj": "fc1",
+    "down_proj": "fc2",
     "proj": "out",
     "qkv": "value",
 }
@@ -62,7 +34,8 @@ class Site:
 
     Attributes
     ----------
-    encoder : "text" or "vision"
+    encoder : "text", "vision" or "language"
+        The last is LLaVA's language model, which reads image and question and answers in words.
     layer : int
         Index of the transformer block, from the input.
     kind : "fc1", "fc2", "value" or "out"
@@ -91,43 +64,52 @@ def find_sites(model: nn.Module, encoder: str, kinds: Sequence[str]) -> list[Sit
     Parameters
     ----------
     model : nn.Module
-        An open_clip CLIP, CustomTextCLIP or CoCa, or a transformers CLIPModel, SiglipModel or LLaVA.
-    encoder : "text" or "vision"
+        Of one of the families in `uwmlib.models.families`.
+    encoder : "text", "vision" or "language"
     kinds : sequence of str
         Out of `KINDS`; the order is kept inside each block.
 
     Raises
     ------
     UwmError
-        If the encoder is not a transformer of a known layout.
+        If the model has no such encoder, or it is no transformer of its family's layout.
     """
     path, blocks = find_blocks(model, encoder)
+    layout = family_of(model).blocks[encoder][path]
     sites = []
     for layer, block in enumerate(blocks):
         shapes = {name: parameter.shape for name, parameter in block.named_parameters()}
-        layout = next((layout for layout in _LAYOUTS if shapes.keys() >= set(layout.values())), None)
-        if layout is None:
-            raise UwmError(
-                f"Block {layer} of the {encoder} encoder, a {type(block).__name__}, has no known layout: "
-                f"use the blocks of open_clip, of timm's plain ViT, or of CLIP and SigLIP in transformers."
-            )
+        _require_plain(layout, block, shapes, f"Block {layer} of the {encoder} encoder")
         for kind in kinds:
-            rows = _value_rows(layout[kind], shapes[layout[kind]][0]) if kind == "value" else None
-            sites.append(Site(encoder, layer, kind, f"{path}.{layer}.{layout[kind]}", rows))
+            parameter = getattr(layout, kind)
+            rows = _value_rows(shapes[parameter][0]) if kind == "value" and layout.stacked else None
+            sites.append(Site(encoder, layer, kind, f"{path}.{layer}.{parameter}", rows))
     return sites
 
 
 def find_blocks(model: nn.Module, encoder: str) -> tuple[str, nn.Module]:
     """Return the dotted path and the module list of an encoder's transformer blocks, or raise UwmError."""
-    for path in _STACKS[encoder]:
+    for path in family_of(model).blocks.get(encoder, ()):
         try:
             return path, model.get_submodule(path)
         except AttributeError:
             continue
+    tower = getattr(model, "visual", None) if encoder == "vision" else None
+    tower = getattr(tower, "trunk", tower)
+    found = "" if tower is None else f", it has a {type(tower).__name__}"
     raise UwmError(
-        f"{type(model).__name__} has no {encoder} transformer of a known kind and so no {encoder} sites: "
-        f"use CLIP, SigLIP or CoCa with transformer encoders."
+        f"{type(model).__name__} has no {encoder} transformer with plain blocks{found}, and so no {encoder} sites "
+        f"to score or edit; what it embeds can still be measured."
     )
+
+
+def _require_plain(layout: Layout, block: nn.Module, names: Container[str], what: str) -> None:
+    lacking = next((name for kind in KINDS if (name := getattr(layout, kind)) not in names), None)
+    if lacking is not None:
+        raise UwmError(
+            f"{what}, a {type(block).__name__}, is no plain one (it has no {lacking}), and so has no sites to score "
+            f"or edit; what the model embeds can still be measured."
+        )
 
 
 def weight_of(model: nn.Module, site: Site) -> torch.Tensor:
@@ -139,25 +121,12 @@ def weight_of(model: nn.Module, site: Site) -> torch.Tensor:
     return parameter if site.rows is None else parameter[slice(*site.rows)]
 
 
-def _value_rows(parameter: str, n_rows: int) -> tuple[int, int] | None:
-    """The last third of a stacked [query; key; value] weight; None for a value weight of its own."""
-    if parameter.endswith(("in_proj_weight", "qkv.weight")):
-        return 2 * n_rows // 3, n_rows
-    return None
+def _value_rows(n_rows: int) -> tuple[int, int]:
+    """The last third of a stacked [query; key; value] weight."""
+    return 2 * n_rows // 3, n_rows
 
 
 def as_kinds(kinds: str | Sequence[str] | None) -> list[str]:
     """Return a list of kinds for None, one or several; raise UwmError naming the nearest allowed kind."""
-    several = isinstance(kinds, Iterable) and not isinstance(kinds, str)
-    wanted = [] if kinds is None else list(kinds) if several else [kinds]
-    for kind in wanted:
-        if kind not in KINDS:
-            near = (
-                [_OTHER_NAMES[kind]]
-                if kind in _OTHER_NAMES
-                else get_close_matches(str(kind), KINDS, n=1, cutoff=0)
-            )
-            raise UwmError(
-                f"There is no kind of site {kind!r}: choose from {', '.join(KINDS)} (nearest: {near[0]})."
-            )
+    wanted = [known(kind, KINDS, "kind of site", elsewhere=_OTHER_NAMES) for kind in as_list(kinds)]
     return list(dict.fromkeys(wanted))

@@ -1,4 +1,4 @@
-"""CLIP and SigLIP of the transformers library."""
+"""Models of the transformers library with two encoders: CLIP, SigLIP, MetaCLIP 2."""
 
 from __future__ import annotations
 
@@ -11,21 +11,17 @@ from PIL import Image
 from torch import nn
 
 from uwmlib.errors import UwmError
+from uwmlib.models.families import family_of
 from uwmlib.models.pixels import Pixels
-from uwmlib.models.tokens import SIGLIP_PAD_ID, not_padding, up_to_end_of_text
 from uwmlib.models.vlm import Vlm
-
-# CLIP configurations written before transformers 4.31 give this wrong end-of-text id; the library then takes
-# the largest id of the row, and so do we.
-_LEGACY_END_ID = 2
 
 
 def wrap(model: nn.Module, *, name: str, tokenizer: Callable, image_processor: Any) -> Vlm:
-    """Wrap a transformers CLIPModel or SiglipModel.
+    """Wrap a CLIPModel, SiglipModel or MetaClip2Model.
 
     Parameters
     ----------
-    model : CLIPModel or SiglipModel
+    model : CLIPModel, SiglipModel or MetaClip2Model
     name : str
     tokenizer : transformers tokenizer, or callable, list of str -> LongTensor [B, L]
         A tokenizer pads and cuts to the model's full context.
@@ -37,18 +33,16 @@ def wrap(model: nn.Module, *, name: str, tokenizer: Callable, image_processor: A
     UwmError
         For a model of another family, or a tokenizer that cannot pad.
     """
-    family = getattr(model.config, "model_type", None)
-    if family not in ("clip", "siglip"):
-        raise UwmError(
-            f"transformers models of type {family!r} are not supported: give a CLIPModel or a SiglipModel."
-        )
+    family = family_of(model)
+    if family.mask_rule is None:
+        raise UwmError(f"A model of type {family.name!r} has no text encoder: load it by its name.")
     side = model.config.vision_config.image_size
     return Vlm(
         model,
         name=name,
         backend="transformers",
-        tokenizer=_tokenize_with(tokenizer, model.config.text_config, name),
-        mask_rule=_mask_rule(model, tokenizer),
+        tokenizer=_tokenize_with(tokenizer, model.config.text_config, name, lowercase=family.lowercase),
+        mask_rule=family.mask_rule(model, tokenizer),
         pixels=Pixels(
             (side, side),
             tuple(image_processor.image_mean),
@@ -60,7 +54,9 @@ def wrap(model: nn.Module, *, name: str, tokenizer: Callable, image_processor: A
     )
 
 
-def _tokenize_with(tokenizer: Callable, config: Any, name: str) -> Callable[[list[str]], torch.Tensor]:
+def _tokenize_with(
+    tokenizer: Callable, config: Any, name: str, *, lowercase: bool
+) -> Callable[[list[str]], torch.Tensor]:
     if not hasattr(tokenizer, "pad_token_id"):
         return tokenizer
     if tokenizer.pad_token_id is None:
@@ -70,6 +66,8 @@ def _tokenize_with(tokenizer: Callable, config: Any, name: str) -> Callable[[lis
     options = {"padding": "max_length", "max_length": config.max_position_embeddings, "truncation": True}
 
     def tokenize(texts: list[str]) -> torch.Tensor:
+        # SigLIP's own tokenizer does this itself, the Gemma tokenizer of SigLIP 2 does not.
+        texts = [text.lower() for text in texts] if lowercase else texts
         ids = tokenizer(texts, return_tensors="pt", **options).input_ids
         if ids.max() >= config.vocab_size:
             raise UwmError(
@@ -78,13 +76,6 @@ def _tokenize_with(tokenizer: Callable, config: Any, name: str) -> Callable[[lis
         return ids
 
     return tokenize
-
-
-def _mask_rule(model: nn.Module, tokenizer: Callable) -> Callable[[torch.Tensor], torch.Tensor]:
-    if model.config.model_type == "siglip":
-        return partial(not_padding, pad_id=getattr(tokenizer, "pad_token_id", SIGLIP_PAD_ID))
-    end_id = model.config.text_config.eos_token_id
-    return partial(up_to_end_of_text, end_id=None if end_id == _LEGACY_END_ID else end_id)
 
 
 def _processed(image_processor: Any, image: Image.Image) -> torch.Tensor:

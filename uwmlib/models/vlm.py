@@ -139,8 +139,9 @@ class Vlm:
 
     def _other_blocks(self, encoder: str) -> str | None:
         """Return the dotted path of the blocks that an encoder does without; None if there are none."""
+        other = {"text": "vision", "vision": "text"}.get(encoder)
         try:
-            return find_blocks(self.model, "vision" if encoder == "text" else "text")[0]
+            return other and find_blocks(self.model, other)[0]
         except UwmError:
             return None
 
@@ -250,7 +251,11 @@ class Vlm:
         return F.normalize(self._text_features(tokens.to(self.device)), dim=-1)
 
     def sites(
-        self, *, text: str | Sequence[str] | None = None, vision: str | Sequence[str] | None = None
+        self,
+        *,
+        text: str | Sequence[str] | None = None,
+        vision: str | Sequence[str] | None = None,
+        language: str | Sequence[str] | None = None,
     ) -> list[Site]:
         """List the sites of the given kinds, text encoder first, block by block.
 
@@ -258,13 +263,17 @@ class Vlm:
         ----------
         text, vision : kind, list of kinds, or None
             Out of "fc1", "fc2", "value" and "out"; None leaves an encoder out.
+        language : kind, list of kinds, or None
+            The same of the language model of a LLaVA, where "fc1" is `up_proj` (the gate beside it is no site), "fc2"
+            `down_proj`, "value" `v_proj` and "out" `o_proj`.
 
         Raises
         ------
         UwmError
-            For an unknown kind, no kind at all, or an encoder whose layout is not known.
+            For an unknown kind, no kind at all, an encoder that the model lacks, or one without plain transformer
+            blocks (a ResNet, a ConvNeXt, EVA-02).
         """
-        wanted = {"text": as_kinds(text), "vision": as_kinds(vision)}
+        wanted = {"text": as_kinds(text), "vision": as_kinds(vision), "language": as_kinds(language)}
         if not any(wanted.values()):
             raise UwmError(
                 "No kind of site is asked for: give text=..., vision=... or both, for example text='out'."
