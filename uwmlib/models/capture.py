@@ -43,7 +43,7 @@ def capture(model: nn.Module, sites: Sequence[Site], observe: Observe) -> Iterat
     UwmError
         At the end, if a site saw no data although its encoder ran, or if none of the sites' encoders ran;
         at the start, for no or repeated sites or a model that is being captured already; while running, for
-        an attention call that is not plain self-attention, or a replacement that does not fit.
+        an attention call that is not plain self-attention, or a replacement that does not fit or has no place.
     """
     _check_sites(model, sites)
     seen: set[Site] = set()
@@ -123,27 +123,28 @@ def _hook(model: nn.Module, owner: str, site: Site, note: Observe) -> torch.util
     # open_clip transformers may run sequence first; the attribute stands on the module that holds the blocks.
     batch_first = getattr(model.get_submodule(stack_path.rpartition(".")[0]), "batch_first", True)
 
-    def replaced(inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
+    def observed(inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
         z = inputs[0]
         found = note(site, z if batch_first else z.transpose(0, 1))  # [B, T, in] or [T, B, in] -> [B, T, in]
         return found if found is None or batch_first else found.transpose(0, 1)
 
     def before(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
-        return replaced(inputs)
+        found = observed(inputs)
+        if found is not None and site.rows is not None:
+            raise UwmError(
+                f"The input of {site.name} cannot be replaced, because a {type(module).__name__} shares it between "
+                f"query, key and value: return None."
+            )
+        return found
 
-    def behind(
-        module: nn.Linear, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
-    ) -> torch.Tensor | None:
-        found = replaced(inputs)
-        return None if found is None else _with_rows(output, found, module.weight, module.bias, site.rows)
+    def behind(module: nn.Linear, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        found = observed(inputs)
+        return output if found is None else _with_rows(output, found, module.weight, module.bias, site.rows)
 
     module = model.get_submodule(owner)
-    # Of a stacked weight the other rows read z too, and keep it.
-    return (
-        module.register_forward_pre_hook(before)
-        if site.rows is None
-        else module.register_forward_hook(behind)
-    )
+    if site.rows is not None and isinstance(module, nn.Linear):
+        return module.register_forward_hook(behind)  # the other rows of a stacked weight keep their input
+    return module.register_forward_pre_hook(before)
 
 
 def _with_rows(

@@ -58,8 +58,7 @@ def find_head(model: nn.Module, encoder: str) -> tuple[str, torch.Tensor | None]
         If the end of the encoder is of no known kind, or has no bias.
     """
     projection = None
-    for name in _known_layers(model, encoder):
-        layer = attrgetter(name)(model)
+    for name, layer in _known_layers(model, encoder).items():
         if isinstance(layer, (nn.Linear, nn.LayerNorm)) and layer.bias is not None:
             return f"{name}.bias", projection
         if isinstance(layer, nn.Parameter):
@@ -78,18 +77,21 @@ def find_head(model: nn.Module, encoder: str) -> tuple[str, torch.Tensor | None]
     )
 
 
-def _known_layers(model: nn.Module, encoder: str) -> list[str]:
-    """Return the last layers that this model has, from the embedding backwards; none if its family is not known."""
+def _known_layers(model: nn.Module, encoder: str) -> dict[str, nn.Module | nn.Parameter]:
+    """Return the last layers that do something, from the embedding backwards; none if the family is not known."""
     for names in _HEADS[encoder]:
-        if _has(model, names[-1]):
-            return [name for name in names if _has(model, name)]
-    return []
+        layers = {name: _layer(model, name) for name in names}
+        if layers[names[-1]] is not None:
+            return {
+                name: layer
+                for name, layer in layers.items()
+                if layer is not None and not isinstance(layer, nn.Identity)
+            }
+    return {}
 
 
-def _has(model: nn.Module, name: str) -> bool:
-    """Whether there is a layer of that name that does something in eval mode."""
+def _layer(model: nn.Module, name: str) -> nn.Module | nn.Parameter | None:
     try:
-        layer = attrgetter(name)(model)
+        return attrgetter(name)(model)
     except AttributeError:
-        return False
-    return layer is not None and not isinstance(layer, nn.Identity)
+        return None
