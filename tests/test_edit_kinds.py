@@ -195,6 +195,26 @@ class TestGates:
         assert (folded - plain).abs().amax() > 1e-4
         assert torch.equal(encode(vlm, encoder), plain)
 
+    def test_gradients_reach_gates_that_are_tried(self):
+        """First-order gate scores: d loss / d g at g = 1, against finite differences of the folded edit."""
+        vlm = tiny_clip()
+        vlm.model.double()
+        sites, tokens = vlm.sites(text="out"), vlm.tokenize(["a photo of a cat", "two dogs"])
+        gates = {site: torch.ones(32, dtype=torch.float64, requires_grad=True) for site in sites}
+        with vlm.capture(sites, lambda site, z: z * gates[site]):
+            vlm.encode_text(tokens)[:, 0].sum().backward()
+        for site, step in zip(sites, (1e-5, -1e-5), strict=True):
+            for neuron in (0, 7, 31):
+                factors = torch.ones(32, dtype=torch.float64)
+                factors[neuron] += step
+                with torch.no_grad():
+                    plain = vlm.encode_text(tokens)[:, 0].sum()
+                    with gate_edit(vlm, {site: factors}).applied(vlm):
+                        moved = vlm.encode_text(tokens)[:, 0].sum() - plain
+                assert float(moved / step) == pytest.approx(
+                    float(gates[site].grad[neuron]), rel=1e-3, abs=1e-9
+                )
+
     def test_columns_by_hand(self):
         vlm = tiny_clip()
         site = vlm.sites(text="value")[1]
