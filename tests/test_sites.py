@@ -271,23 +271,25 @@ def test_gradients_flow_through_a_captured_encoder():
 
 
 def test_a_value_is_replaced_without_its_query_and_key():
-    """Stacked in one weight they read the same input: with equal values attention shows no more which it chose."""
-    for architecture in ("small", "hf-clip"):
-        vlm = ARCHITECTURES[architecture]()
-        value, out = vlm.sites(text=["value", "out"])[:2]
-        inputs, _ = captured(vlm, [value, out], "text")
-        z = inputs[value.name]
-        seen = {}
+    vlm = small_open_clip()
+    value, out = vlm.sites(vision=["value", "out"])[:2]
+    seen = {}
 
-        def observe(site, z, value=value, seen=seen):
-            seen[site.name] = z.clone()
-            return z[:, :1].expand_as(z) * 2 if site == value else None
+    def observe(site, z):
+        seen[site.name] = z.clone()
+        return z.flip(1) * 2 if site == value else None
 
-        with vlm.capture([value, out], observe):
-            encode(vlm, "text")
-        with torch.inference_mode():
-            first = F.linear(2 * z[:, :1], vlm.weight(value), bias_of(vlm, value))
-        torch.testing.assert_close(seen[out.name], first.expand_as(z), atol=1e-5, rtol=1e-4)
+    with vlm.capture([value, out], observe):
+        encode(vlm, "vision")
+    attention, x = vlm.model.visual.transformer.resblocks[0].attn, seen[value.name]
+    with torch.inference_mode():
+        q, k, _ = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+        v = F.linear(2 * x.flip(1), attention.in_proj_weight[128:], attention.in_proj_bias[128:])
+        heads = [
+            (q[..., i : i + 32] @ k[..., i : i + 32].mT / 32**0.5).softmax(dim=-1) @ v[..., i : i + 32]
+            for i in (0, 32)
+        ]
+    torch.testing.assert_close(seen[out.name], torch.cat(heads, dim=-1), atol=1e-5, rtol=1e-4)
 
 
 def test_sequence_first_transformers_take_batch_first_replacements():
