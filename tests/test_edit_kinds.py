@@ -164,7 +164,12 @@ class TestDelta:
             ({"text_projection": torch.zeros(40, 32)}, None, r"\[40, 32\] where \[32, 40\]"),
             ({"text_projection": torch.full((32, 40), torch.inf)}, None, "NaN or infinite"),
             ({"text_projection": torch.zeros(32, 40).long()}, None, "floating"),
-            ({"text_projection": None}, None, "floating"),
+            ({"text_projection": None}, None, "Parameter text_projection: The delta is no dense tensor"),
+            (
+                {"text_projection": torch.zeros(1, 40)},
+                {"text_projection": "last"},
+                "text_projection: The row numbers",
+            ),
             ({"text_projection": torch.zeros(1, 40)}, {"text_projection": torch.tensor([32])}, "0 to 31"),
             ({"text_projection": torch.zeros(2, 40)}, {"text_projection": torch.tensor([2, 2])}, "ascend"),
             ({"text_projection": torch.zeros(2, 40)}, {"text_projection": torch.tensor([2])}, r"\[1, 40\]"),
@@ -234,9 +239,10 @@ class TestGates:
         vlm = tiny_clip()
         site = vlm.sites(vision="fc2")[0]
         for wrong, words in (
-            (torch.ones(32), r"\[32\] where \[128\]"), (torch.full((128,), torch.nan), "NaN"), ([1.0] * 128, "tensor"),
+            (torch.ones(32), r"\[32\] where \[128\]"), (torch.full((128,), torch.nan), "NaN"),
+            ("all", "no dense tensor"),
         ):  # fmt: skip
-            with pytest.raises(UwmError, match=f"The gates .*{words}"):
+            with pytest.raises(UwmError, match=f"Parameter visual.*: The gates .*{words}"):
                 gate_edit(vlm, {site: wrong})
         with pytest.raises(UwmError, match="no parameter"):
             gate_edit(vlm, {TINY["transformers"]().sites(text="out")[0]: torch.ones(48)})

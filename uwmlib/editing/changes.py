@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,6 +224,15 @@ class Gates(Change):
 
 #: The name of each kind of change in files.
 KINDS: dict[str, type[Change]] = {"scaling": Scaling, "delta": Delta, "gates": Gates}
+
+
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Say which parameter it is whose change is refused."""
+    try:
+        yield
+    except UwmError as error:
+        raise UwmError(f"Parameter {name}: {error}") from error
 
 
 def check_alpha(alpha: float, what: str = "alpha") -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from uwmlib.editing.changes import Gates
+from uwmlib.editing.changes import Gates, about
 from uwmlib.editing.weight_edit import WeightEdit, parameter_hash
 from uwmlib.errors import UwmError
+from uwmlib.metrics.tensors import as_tensor
 from uwmlib.models.sites import Site
 from uwmlib.models.vlm import Vlm, require_vlm
 
@@ -45,12 +46,13 @@ def gate_edit(
         vlm.weight(site)  # raises for another model's
         if site.parameter in changes:
             raise UwmError(f"Parameter {site.parameter} is gated twice: give every site once.")
-        changes[site.parameter] = Gates(
-            encoder=site.encoder,
-            base_hash=parameter_hash(vlm, site.parameter),
-            shape=tuple(vlm.model.get_parameter(site.parameter).shape),
-            factors=factors.detach().cpu() if isinstance(factors, torch.Tensor) else factors,
-            rows=site.rows,
-        )
+        with about(site.parameter):
+            changes[site.parameter] = Gates(
+                encoder=site.encoder,
+                base_hash=parameter_hash(vlm, site.parameter),
+                shape=tuple(vlm.model.get_parameter(site.parameter).shape),
+                factors=as_tensor("The gates", factors).cpu(),
+                rows=site.rows,
+            )
     facts = {"model": vlm.name, "sites": [site.name for site in gates]}
     return WeightEdit(changes, facts | dict(description or {}))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from uwmlib.editing.changes import Delta, check_floats
+from uwmlib.editing.changes import Delta, about, check_floats
 from uwmlib.editing.weight_edit import WeightEdit, parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.metrics.tensors import as_tensor
@@ -58,16 +58,16 @@ def delta_edit(
     present = dict(vlm.model.named_parameters())
     for name in [*deltas, *(rows or {})]:
         known(name, present if name in deltas else deltas, f"parameter of {vlm.name} to add to,")
-    changes = {
-        name: Delta(
-            encoder=encoder,
-            base_hash=parameter_hash(vlm, name),
-            shape=tuple(present[name].shape),
-            delta=delta.detach().cpu() if isinstance(delta, torch.Tensor) else delta,
-            rows=None if rows is None or name not in rows else rows[name].cpu(),
-        )
-        for name, delta in deltas.items()
-    }
+    changes: dict[str, Delta] = {}
+    for name, delta in deltas.items():
+        with about(name):
+            changes[name] = Delta(
+                encoder=encoder,
+                base_hash=parameter_hash(vlm, name),
+                shape=tuple(present[name].shape),
+                delta=as_tensor("The delta", delta).cpu(),
+                rows=as_tensor("The row numbers", rows[name]).cpu() if rows and name in rows else None,
+            )
     return WeightEdit(changes, {"model": vlm.name} | dict(description or {}))
 
 
@@ -98,7 +98,7 @@ def shift_edit(vlm: Vlm, encoder: str, shift: torch.Tensor) -> WeightEdit:
     require_vlm(vlm)
     name, projection = find_head(vlm.model, known(encoder, ENCODERS, "encoder"))
     bias = vlm.model.get_parameter(name)
-    wanted = as_tensor("The shift", shift).detach().to(bias.device)
+    wanted = as_tensor("The shift", shift).to(bias.device)
     check_floats(wanted, bias.shape if projection is None else projection.shape[1:], "The shift")
     delta = wanted.double()
     if projection is not None:
@@ -140,7 +140,7 @@ def residual_shift_edit(vlm: Vlm, encoder: str, layer: int, shift: torch.Tensor)
     require_vlm(vlm)
     sites = vlm.sites(**{known(encoder, ENCODERS, "encoder"): "fc2"})
     site = sites[whole_number(layer, "layer", least=0, most=len(sites) - 1)]
-    delta = as_tensor("The shift", shift).detach().cpu()
+    delta = as_tensor("The shift", shift).cpu()
     check_floats(delta, vlm.weight(site).shape[:1], "The shift")
     block = find_blocks(vlm.model, encoder)[1][layer]
     scale = next((getattr(block, name, None) for name in ("ls_2", "ls2") if hasattr(block, name)), None)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from uwmlib.editing.changes import KINDS, Change
+from uwmlib.editing.changes import KINDS, Change, about
 from uwmlib.errors import UwmError
 from uwmlib.files import atomic_path, load_tensors, require_facts, save_tensors, sha256_of_tensors
 from uwmlib.models.vlm import Vlm, require_vlm
@@ -175,10 +175,10 @@ class WeightEdit:
         for key, tensor in tensors.items():
             name, _, part = key.rpartition("|")
             parts.setdefault(name, {})[part] = tensor.long() if tensor.dtype == torch.int32 else tensor
-        try:
-            changes = {name: _read_change(metadata["changes"].get(name), parts[name]) for name in parts}
-        except UwmError as error:
-            raise UwmError(f"{path} holds no whole edit: {error}") from error
+        changes: dict[str, Change] = {}
+        for name, tensors_of in parts.items():
+            with about(f"{name} in {path}"):
+                changes[name] = _read_change(metadata["changes"].get(name), tensors_of)
         return cls(changes, metadata["description"])
 
     def _check_base(self, vlm: Vlm) -> None:
