@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 from PIL import Image
-from tiny_models import TINY, naive_score, site_inputs, tiny_clip, tiny_tuples
+from tiny_models import TINY, indices_of, naive_score, site_inputs, tiny_clip, tiny_tuples
 
 import uwmlib.editing.calibration as calibration
 from uwmlib.editing import Scores, score
@@ -194,7 +194,7 @@ class TestSaving:
         assert first.sites[0].rows is not None
         loaded = Scores.load(path, tiny_clip())
         assert loaded.sites == first.sites
-        a, b = (scores.select(tau=0.1).entries for scores in (first, loaded))
+        a, b = (indices_of(scores.select(tau=0.1)) for scores in (first, loaded))
         assert all(torch.equal(a[name], b[name]) for name in a)
 
     @pytest.mark.parametrize("changed", ["weights", "tuples", "sites", "code"])
@@ -323,19 +323,19 @@ class TestSelecting:
             flat = scores.score_of(site.name, variant="paper", prior=prior).flatten()
             top = flat.sort(descending=True).indices[: flat.numel() - int(0.8 * flat.numel())].sort().values
             start = site.rows[0] * scores.vlm.weight(site).shape[1] if site.rows else 0
-            assert torch.equal(edit.entries[site.parameter] - start, top)
+            assert torch.equal(edit.changes[site.parameter].indices - start, top)
 
     def test_value_indices_point_at_value_rows(self, scores):
         edit = scores.select(tau=0.2, text="value", vision=None)
-        for name, indices in edit.entries.items():
+        for name, indices in indices_of(edit).items():
             parameter = scores.vlm.model.get_parameter(name)
             assert parameter.shape[0] == 3 * parameter.shape[1]  # query, key and value rows
             assert indices.min() >= parameter.numel() * 2 // 3
-            assert edit.parameters[name].candidates == parameter.numel() // 3
+            assert edit.changes[name].candidates == parameter.numel() // 3
 
     def test_encoders_and_kinds_can_be_left_out(self, scores):
         def names(**options) -> set[str]:
-            return set(scores.select(tau=0.1, **options).entries)
+            return set(scores.select(tau=0.1, **options).changes)
 
         everything = names()
         assert everything == {site.parameter for site in scores.sites}
@@ -354,9 +354,9 @@ class TestSelecting:
         text = scores.select(tau=0.1, alpha=0.0, rule="fixed", vision=None)
         vision = scores.select(tau=0.3, alpha=-0.5, text=None)
         for part in (text, vision):
-            for name, indices in part.entries.items():
-                assert torch.equal(edit.entries[name], indices)
-                assert edit.parameters[name] == part.parameters[name]
+            for name, change in part.changes.items():
+                assert torch.equal(edit.changes[name].indices, change.indices)
+                assert edit.changes[name].alpha == change.alpha
 
     def test_edited_weights_cannot_be_selected_from(self, scores):
         with scores.select(tau=0.1, alpha=-1, vision=None).applied(scores.vlm):

@@ -226,6 +226,44 @@ def test_edit_and_evaluate_do_what_the_functions_do(own_pairs):
     assert "Traceback" not in refused.stderr
 
 
+EDIT = ["edit", "mini-ViT-L-14", "--weights", "mini.safetensors", "--tuples", "pairs.jsonl", "--n", "6"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method", "options", "chosen"),
+    [
+        (["--variant", "paper", "--rule", "fixed", "--no-prior", "--alpha", "0"], "uwm", {},
+         {"tau": 0.02, "variant": "paper", "rule": "fixed", "prior": (), "alpha": 0}),
+        (["--prior", "--rule", "positive", "--variant", "difference"], "uwm", {},
+         {"tau": 0.02, "variant": "difference", "rule": "positive"}),
+        (["--method", "g-unsafe", "--variant", "paper"], "g-unsafe", {"variant": "paper"}, {}),
+        (["--method", "g-safe-clip", "--tau", "0.3", "--rule", "adaptive"], "g-safe-clip", {},
+         {"tau": 0.3, "rule": "adaptive"}),
+    ],
+)  # fmt: skip
+def test_edit_takes_the_options_of_every_method(own_pairs, arguments, method, options, chosen):
+    import uwmlib
+
+    done = uwm(*EDIT, "--text", "fc2", "--vision", "out", *arguments, cwd=own_pairs)
+    assert done.returncode == 0, done.stderr
+    found = uwmlib.WeightEdit.load(own_pairs / "edit.safetensors")
+    vlm = uwmlib.load_model("mini-ViT-L-14", weights=own_pairs / "mini.safetensors")
+    tuples = uwmlib.load_tuples(own_pairs / "pairs.jsonl", split="train", n=6, seed=0)
+    kinds = {"text": "fc2", "vision": "out", "progress": False}
+    if method == "uwm":
+        scores = uwmlib.score(vlm, tuples, **kinds)
+    else:
+        scores = uwmlib.gradient_scores(vlm, tuples, loss=method, **kinds, **options)
+    expected = scores.select(**chosen)
+    assert found.description == expected.description
+    assert found.description["method"] == method
+    assert {
+        name: vars(change) | {"indices": change.indices.tolist()} for name, change in found.changes.items()
+    } == {
+        name: vars(change) | {"indices": change.indices.tolist()} for name, change in expected.changes.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -245,7 +283,6 @@ def test_what_cannot_be_done_is_one_line(tmp_path, arguments, words):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-EDIT = ["edit", "mini-ViT-L-14", "--weights", "mini.safetensors", "--tuples", "pairs.jsonl", "--n", "6"]
 EVALUATE = ["evaluate", "mini-ViT-L-14", "--weights", "mini.safetensors", "--tuples", "pairs.jsonl"]
 
 
@@ -264,6 +301,12 @@ EVALUATE = ["evaluate", "mini-ViT-L-14", "--weights", "mini.safetensors", "--tup
         ([*EDIT, "--seed", "-1"], "seed is -1"),
         ([*EDIT, "--seed", str(2**64)], f"seed is {2**64}"),
         ([*EDIT, "--n", "0"], "n is 0"),
+        ([*EDIT, "--method", "g-unsave"], "no method 'g-unsave': did you mean 'g-unsafe'"),
+        ([*EDIT, "--method", "g-unsafe", "--tau", "0"], "tau is 0.0"),
+        ([*EDIT, "--method", "g-unsafe", "--no-prior"], "g-unsafe has no prior"),
+        ([*EDIT, "--method", "g-unsafe", "--variant", "difference"], "no variant of g-unsafe 'difference'"),
+        ([*EDIT, "--variant", "printed"], "no variant of uwm 'printed'"),
+        ([*EDIT, "--rule", "adaptve"], "no selection rule 'adaptve': did you mean 'adaptive'"),
         ([*EDIT, "--vision", "fc3"], "no kind of vision layers 'fc3'"),
         ([*EDIT, "--text", "none", "--vision", "none"], "Both --text and --vision are none"),
         ([*EDIT, "--weights", "no.safetensors"], "no weights file no.safetensors"),

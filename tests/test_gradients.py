@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from tiny_models import TINY, tiny_clip, tiny_tuples
+from tiny_models import TINY, indices_of, tiny_clip, tiny_tuples
 
 from uwmlib.editing import g_safe_clip_loss, g_unsafe_loss, gradient_scores
-from uwmlib.editing.gradients import LOSSES, READINGS
+from uwmlib.editing.gradients import LOSSES, VARIANTS
 from uwmlib.errors import UwmError
 
 # Unit vectors in the plane: safe text, unsafe text, safe image, unsafe image of two tuples.
@@ -27,9 +27,9 @@ def distance(a: str, b: str) -> float:
 def test_g_unsafe_by_hand():
     items = [plane(name) for name in ("ts", "tu", "vs", "vu")]
     paper = distance("ts", "tu") - distance("ts", "vs")
-    assert g_unsafe_loss(*items, reading="paper") == pytest.approx(paper, abs=1e-6)
+    assert g_unsafe_loss(*items, variant="paper") == pytest.approx(paper, abs=1e-6)
     released = distance("ts", "vu") - distance("ts", "vs")
-    assert g_unsafe_loss(*items, reading="released") == pytest.approx(released, abs=1e-6)
+    assert g_unsafe_loss(*items, variant="released") == pytest.approx(released, abs=1e-6)
 
 
 def test_g_safe_clip_by_hand():
@@ -40,8 +40,8 @@ def test_g_safe_clip_by_hand():
     columns = [list(column) for column in zip(*logits, strict=True)]
     contrast = sum(cross_entropy(rows[i], i) for rows in (logits, columns) for i in range(2)) / 4
     items = [plane(name) for name in ("ts", "tu", "vs", "vu")]
-    for reading in READINGS:
-        loss = g_safe_clip_loss(*items, reading=reading)
+    for variant in VARIANTS:
+        loss = g_safe_clip_loss(*items, variant=variant)
         assert loss == pytest.approx(contrast + distance("ts", "tu"), rel=1e-4)
 
 
@@ -63,9 +63,9 @@ def losses_of_text(vlm, tuples, frozen: dict[str, torch.Tensor]) -> dict[tuple[s
     }
 
 
-@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_gradient_equals_finite_differences(loss, reading):
+def test_gradient_equals_finite_differences(loss, variant):
     vlm, tuples = tiny_clip(), tiny_tuples(5)
     vlm.model.double()
     with torch.no_grad():
@@ -75,7 +75,7 @@ def test_gradient_equals_finite_differences(loss, reading):
             "vu": vlm.encode_image(vlm.preprocess(tuples.unsafe_images)),
         }
         scores = gradient_scores(
-            vlm, tuples, loss=loss, reading=reading, text="value", vision=None, progress=False
+            vlm, tuples, loss=loss, variant=variant, text="value", vision=None, progress=False
         )
         site = scores.sites[1]
         weight, step = vlm.weight(site), 1e-5
@@ -84,7 +84,7 @@ def test_gradient_equals_finite_differences(loss, reading):
             values = []
             for sign in (1, -1):
                 weight[row, column] += sign * step
-                values.append(float(losses_of_text(vlm, tuples, frozen)[loss, reading]))
+                values.append(float(losses_of_text(vlm, tuples, frozen)[loss, variant]))
                 weight[row, column] -= sign * step
             expected = abs(values[0] - values[1]) / (2 * step)
             assert float(scores.gradients[site.name][row, column]) == pytest.approx(
@@ -93,17 +93,17 @@ def test_gradient_equals_finite_differences(loss, reading):
 
 
 @pytest.mark.parametrize("family", TINY)
-@pytest.mark.parametrize("reading", READINGS)
-def test_vision_loss_is_the_mirror_of_the_text_loss(family, reading):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_vision_loss_is_the_mirror_of_the_text_loss(family, variant):
     vlm, tuples = TINY[family](), tiny_tuples(4)
     scores = gradient_scores(
-        vlm, tuples, loss="g-unsafe", reading=reading, text=None, vision="fc2", progress=False
+        vlm, tuples, loss="g-unsafe", variant=variant, text=None, vision="fc2", progress=False
     )
     with torch.no_grad():
         ts, tu = (vlm.encode_text(vlm.tokenize(texts)) for texts in (tuples.safe_texts, tuples.unsafe_texts))
         vu = vlm.encode_image(vlm.preprocess(tuples.unsafe_images))
     vs = vlm.encode_image(vlm.preprocess(tuples.safe_images))
-    target = tu if reading == "released" else vu
+    target = tu if variant == "released" else vu
     loss = torch.mean(1 - (vs * target).sum(dim=1)) - torch.mean(1 - (vs * ts).sum(dim=1))
     loss.backward()
     for site in scores.sites:
@@ -148,22 +148,22 @@ class TestSelecting:
     @pytest.mark.parametrize(("loss", "share"), [("g-unsafe", 0.035), ("g-safe-clip", 0.005)])
     def test_defaults_prune_the_released_share_of_text_weights(self, loss, share):
         edit = gradient_scores(tiny_clip(), tiny_tuples(4), loss=loss, vision=None, progress=False).select()
-        assert set(edit.alpha.values()) == {0.0}
+        assert {change.alpha for change in edit.changes.values()} == {0.0}
         assert edit.share()["text"] == (1024 - int((1 - share) * 1024)) / 1024
         assert edit.description["method"] == loss
 
     @pytest.mark.parametrize("loss", LOSSES)
-    @pytest.mark.parametrize("reading", READINGS)
-    def test_default_rule_is_adaptive_only_for_vision_of_the_released_g_unsafe(self, loss, reading):
-        scores = gradient_scores(tiny_clip(), tiny_tuples(4), loss=loss, reading=reading, progress=False)
+    @pytest.mark.parametrize("variant", VARIANTS)
+    def test_default_rule_is_adaptive_only_for_vision_of_the_released_g_unsafe(self, loss, variant):
+        scores = gradient_scores(tiny_clip(), tiny_tuples(4), loss=loss, variant=variant, progress=False)
         default = scores.select(tau=0.2)
-        vision = "adaptive" if (loss, reading) == ("g-unsafe", "released") else "fixed"
+        vision = "adaptive" if (loss, variant) == ("g-unsafe", "released") else "fixed"
         explicit = scores.select(tau=0.2, rule={"text": "fixed", "vision": vision})
         swapped = "fixed" if vision == "adaptive" else "adaptive"
         other = scores.select(tau=0.2, rule={"text": "adaptive", "vision": swapped})
-        for name, indices in default.entries.items():
-            assert torch.equal(indices, explicit.entries[name])
-            assert not torch.equal(indices, other.entries[name])
+        for name, indices in indices_of(default).items():
+            assert torch.equal(indices, explicit.changes[name].indices)
+            assert not torch.equal(indices, other.changes[name].indices)
 
     def test_one_encoder_and_edited_weights(self):
         vlm = tiny_clip()
@@ -178,7 +178,7 @@ class TestSelecting:
     ("options", "message"),
     [
         ({"loss": "g-unsave"}, "'g-unsafe'"),
-        ({"reading": "release"}, "'released'"),
+        ({"variant": "release"}, "'released'"),
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": {"text": 4}}, "batch_size has no value for the vision encoder"),
     ],

@@ -271,6 +271,65 @@ def test_gradients_flow_through_a_captured_encoder():
         torch.testing.assert_close(with_capture, without, atol=1e-6, rtol=1e-4)
 
 
+def test_a_value_is_replaced_without_its_query_and_key():
+    vlm = small_open_clip()
+    value, out = vlm.sites(vision=["value", "out"])[:2]
+    seen = {}
+
+    def observe(site, z):
+        seen[site.name] = z.clone()
+        return z.flip(1) * 2 if site == value else None
+
+    with vlm.capture([value, out], observe):
+        encode(vlm, "vision")
+    attention, x = vlm.model.visual.transformer.resblocks[0].attn, seen[value.name]
+    with torch.inference_mode():
+        q, k, _ = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+        v = F.linear(2 * x.flip(1), attention.in_proj_weight[128:], attention.in_proj_bias[128:])
+        heads = [
+            (q[..., i : i + 32] @ k[..., i : i + 32].mT / 32**0.5).softmax(dim=-1) @ v[..., i : i + 32]
+            for i in (0, 32)
+        ]
+    torch.testing.assert_close(seen[out.name], torch.cat(heads, dim=-1), atol=1e-5, rtol=1e-4)
+
+
+def test_sequence_first_transformers_take_batch_first_replacements():
+    from open_clip.transformer import Transformer
+
+    vlm, twin = small_open_clip(), small_open_clip()
+    text = Transformer(48, 2, 3, batch_first=False)
+    text.load_state_dict(twin.model.transformer.state_dict())
+    twin.model.transformer = text
+    answers = []
+    for stack in (vlm, twin):
+        with stack.capture(
+            all_sites(stack, "text"), lambda site, z: z * torch.arange(z.shape[1])[:, None] / 9
+        ):
+            answers.append(encode(stack, "text"))
+    torch.testing.assert_close(*answers, atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(answers[0], encode(vlm, "text"), atol=1e-3)
+
+
+def test_replacements_that_do_not_fit_are_refused():
+    vlm = small_open_clip()
+    for found, words in (
+        (torch.zeros(2, 12, 47), r"torch.float32 \[2, 12, 47\] for text.0.out"), (0, "0 for text.0.out"),
+        (torch.zeros(2, 12, 48).double(), "torch.float64"),
+    ):  # fmt: skip
+        with (
+            pytest.raises(UwmError, match=words),
+            vlm.capture(vlm.sites(text="out"), lambda s, z, f=found: f),
+        ):
+            encode(vlm, "text")
+        assert restored(vlm)
+    custom = ARCHITECTURES["custom-blocks"]()
+    with (
+        pytest.raises(UwmError, match=r"input of text\.0\.value cannot be replaced"),
+        custom.capture(custom.sites(text="value"), lambda site, z: z),
+    ):
+        encode(custom, "text")
+
+
 def test_sequence_first_transformers_give_batch_first_inputs():
     from open_clip.transformer import Transformer
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from architectures import HALF, small_hf_model, small_hf_processor, small_open_clip, word_tokenizer
 
+from uwmlib.editing import WeightEdit
 from uwmlib.models import Site, Vlm, open_clip_backend, transformers_backend
 from uwmlib.torchvision_shim import import_torchvision
 from uwmlib.tuples import Tuples
@@ -86,6 +87,20 @@ def tiny_tuples(n: int, seed: int = 0) -> Tuples:
         unsafe_texts=texts[1],
         concepts=["noise"] * n,
     )
+
+
+def indices_of(edit: WeightEdit) -> dict[str, torch.Tensor]:
+    """The flat indices of the scaled weights, by parameter."""
+    return {name: change.indices for name, change in edit.changes.items()}
+
+
+def bits(vlm: Vlm) -> dict[str, bytes]:
+    """Every parameter as it lies in memory."""
+    return {
+        name: parameter.detach().contiguous().view(torch.uint8).numpy().tobytes()
+        for name, parameter in vlm.model.named_parameters()
+        if parameter.ndim
+    }
 
 
 def site_inputs(vlm: Vlm, site: Site, tuples: Tuples, kind: str) -> list[torch.Tensor]:

@@ -232,8 +232,23 @@ def info() -> None:
 def edit(
     model: Model,
     output: Annotated[Path, typer.Option(help="The file of the edit.")] = Path("edit.safetensors"),
-    tau: Annotated[float, typer.Option(help="Share of a layer's score mass to edit.")] = 0.02,
-    alpha: Annotated[float, typer.Option(help="Factor on the selected weights.")] = -1.0,
+    method: Annotated[str, typer.Option(help="uwm, or a gradient baseline: g-unsafe, g-safe-clip.")] = "uwm",
+    tau: Annotated[
+        float | None, typer.Option(help="Share of each layer to edit; 0.02 for uwm, else the released one.")
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Factor on the selected weights; -1 for uwm, else 0.")
+    ] = None,
+    variant: Annotated[
+        str, typer.Option(help="released or paper; for uwm also unsafe-only or difference.")
+    ] = "released",
+    rule: Annotated[
+        str | None, typer.Option(help="adaptive, fixed or positive; by default the method's own.")
+    ] = None,
+    prior: Annotated[
+        bool | None,
+        typer.Option("--prior/--no-prior", help="Scores of text times |W|; only uwm, on by default."),
+    ] = None,
     text: Annotated[str, typer.Option(help="Kind of text layers: fc1, fc2, value, out or none.")] = "out",
     vision: Annotated[str, typer.Option(help="Kind of vision layers: fc1, fc2, value, out or none.")] = "fc2",
     tuples: TuplesName = "mini-visu",
@@ -242,7 +257,8 @@ def edit(
     seed: Annotated[int, typer.Option(help="Seed of the calibration sample.")] = 0,
 ) -> None:
     """Score a model on calibration tuples, select its unsafe weights and save the edit."""
-    check_run(tau=tau, alpha=alpha, n=n, seed=seed)
+    check_run(n=n, seed=seed)
+    options = _selection(method, variant, tau=tau, alpha=alpha, rule=rule, prior=prior)
     kinds = {"text": _kind(text, "text"), "vision": _kind(vision, "vision")}
     if kinds == {"text": None, "vision": None}:
         raise UwmError("Both --text and --vision are none: name the layers of at least one encoder.")
@@ -253,7 +269,13 @@ def edit(
     calibration = uwmlib.load_tuples(tuples, split="train", n=n, seed=seed)
     target = check_output(output, inputs=[*inputs, *_images(calibration)])
     vlm = uwmlib.load_model(model, weights=weights)
-    uwmlib.score(vlm, calibration, **kinds).select(tau=tau, alpha=alpha).save(target)
+    if method == "uwm":
+        chosen = uwmlib.score(vlm, calibration, **kinds).select(variant=variant, **options)
+    else:
+        chosen = uwmlib.gradient_scores(vlm, calibration, loss=method, variant=variant, **kinds).select(
+            **options
+        )
+    chosen.save(target)
     print(f"Result: {output}")
 
 
@@ -331,6 +353,23 @@ def _kind(name: str, encoder: str) -> str | None:
     from uwmlib.models.sites import KINDS
 
     return None if known(name, (*KINDS, "none"), f"kind of {encoder} layers") == "none" else name
+
+
+def _selection(method: str, variant: str, *, prior: bool | None, **options: Any) -> dict[str, Any]:
+    """Return the options of `select` that were given, checked; what was not is the method's own choice."""
+    from uwmlib.editing import gradients, saliency, selection
+
+    uwm = known(method, ("uwm", *gradients.LOSSES), "method") == "uwm"
+    known(variant, saliency.VARIANTS if uwm else gradients.VARIANTS, f"variant of {method}")
+    given = {name: value for name, value in options.items() if value is not None}
+    check_run(**{name: given[name] for name in ("tau", "alpha") if name in given})
+    if "rule" in given:
+        known(given["rule"], selection.RULES, "selection rule")
+    if uwm:
+        return {"tau": 0.02, "prior": () if prior is False else ("text",)} | given
+    if prior is not None:
+        raise UwmError(f"{method} has no prior: leave --prior and --no-prior out, or take --method uwm.")
+    return given
 
 
 def _inputs(model: str, weights: str | None, tuples: str) -> list[str | None]:

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 from uwmlib.editing.calibration import score
+from uwmlib.editing.changes import Change, Delta, Gates, Scaling
+from uwmlib.editing.choice import choose_weights
+from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
 from uwmlib.editing.saliency import PairSums, combine, emitted, received, token_statistics
 from uwmlib.editing.scores import Scores
 from uwmlib.editing.selection import select_adaptive, select_fixed, select_positive
-from uwmlib.editing.weight_edit import EditedParameter, WeightEdit
+from uwmlib.editing.shifts import delta_edit, residual_shift_edit, shift_edit
+from uwmlib.editing.weight_edit import WeightEdit
 
 __all__ = [
-    "EditedParameter",
+    "Change",
+    "Delta",
+    "Gates",
     "GradientScores",
     "PairSums",
+    "Scaling",
     "Scores",
     "WeightEdit",
+    "choose_weights",
     "combine",
+    "delta_edit",
     "emitted",
     "g_safe_clip_loss",
     "g_unsafe_loss",
+    "gate_edit",
     "gradient_scores",
     "received",
+    "residual_shift_edit",
     "score",
     "select_adaptive",
     "select_fixed",
     "select_positive",
+    "shift_edit",
     "token_statistics",
 ]

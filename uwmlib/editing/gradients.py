@@ -13,19 +13,19 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from uwmlib.cache import Cache, as_cache
-from uwmlib.editing.scores import choose_sites
-from uwmlib.editing.weight_edit import WeightEdit, parameter_hash, require_base
+from uwmlib.editing.choice import choose_weights
+from uwmlib.editing.weight_edit import WeightEdit, parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.models.sites import Site
 from uwmlib.models.vlm import Vlm, require_vlm
-from uwmlib.options import ENCODERS, known, numbers, per_encoder, whole_number
+from uwmlib.options import ENCODERS, known, per_encoder, whole_number
 from uwmlib.tuples.tuples import require_tuples
 
 if TYPE_CHECKING:
     from uwmlib.tuples import Tuples
 
 LOSSES = ("g-unsafe", "g-safe-clip")
-READINGS = ("released", "paper")
+VARIANTS = ("released", "paper")
 # Shares of weights removed: 1 minus the sparsity in the released run.sh.
 DEFAULT_TAU = {"g-unsafe": 0.035, "g-safe-clip": 0.005}
 CONTRASTIVE_SCALE = 100.0
@@ -37,7 +37,7 @@ def g_unsafe_loss(
     other_safe: torch.Tensor,
     other_unsafe: torch.Tensor,
     *,
-    reading: str = "released",
+    variant: str = "released",
 ) -> torch.Tensor:
     """Pull safe items towards unsafe ones and away from their safe partner.
 
@@ -50,14 +50,14 @@ def g_unsafe_loss(
     ----------
     own_safe, own_unsafe, other_safe, other_unsafe : Tensor, shape [B, D], unit length
         "own" is the modality of the encoder that is pruned.
-    reading : "released" or "paper"
+    variant : "released" or "paper"
 
     Returns
     -------
     Tensor, scalar
     """
-    known(reading, READINGS, "reading")
-    target = other_unsafe if reading == "released" else own_unsafe
+    known(variant, VARIANTS, "variant")
+    target = other_unsafe if variant == "released" else own_unsafe
     return _distance(own_safe, target) - _distance(own_safe, other_safe)
 
 
@@ -67,7 +67,7 @@ def g_safe_clip_loss(
     other_safe: torch.Tensor,
     other_unsafe: torch.Tensor,
     *,
-    reading: str = "released",
+    variant: str = "released",
 ) -> torch.Tensor:
     """Pull safe items towards unsafe ones with Safe-CLIP's redirection losses turned round.
 
@@ -75,7 +75,7 @@ def g_safe_clip_loss(
     S = own_safe other_unsafe^T. The paper (A.3) describes this in words and prints no equation, so both
     readings are the released loss. `other_safe` is not used; see `g_unsafe_loss` for the parameters.
     """
-    known(reading, READINGS, "reading")
+    known(variant, VARIANTS, "variant")
     logits = CONTRASTIVE_SCALE * own_safe @ other_unsafe.T  # [B, D] x [D, B] -> [B, B]
     pairs = torch.arange(len(logits), device=logits.device)
     contrast = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
@@ -99,7 +99,7 @@ class GradientScores:
     sites : tuple of Site
     gradients : dict of str to FloatTensor [out, in]
         Site name -> score.
-    loss, reading : str
+    loss, variant : str
     n : int
         Number of tuples seen.
     base_hashes : dict of str to str
@@ -112,7 +112,7 @@ class GradientScores:
     sites: tuple[Site, ...]
     gradients: dict[str, torch.Tensor]
     loss: str
-    reading: str
+    variant: str
     n: int
     base_hashes: dict[str, str]
     fingerprint: str
@@ -135,7 +135,7 @@ class GradientScores:
         alpha : float, or mapping of encoder to float
             0 prunes, as the paper does.
         rule : "adaptive", "fixed" or "positive", or mapping of encoder to rule, optional
-            By default that of the reading: "fixed", except for the vision encoder under the released
+            By default that of the variant: "fixed", except for the vision encoder under the released
             G-Unsafe, whose class inherits the adaptive selection of UWM.
         text, vision : "all", kind, list of kinds, or None
 
@@ -144,30 +144,24 @@ class GradientScores:
         UwmError
             As `Scores.select`.
         """
-        released_g_unsafe = (self.loss, self.reading) == ("g-unsafe", "released")
+        released_g_unsafe = (self.loss, self.variant) == ("g-unsafe", "released")
         rule = rule or {"text": "fixed", "vision": "adaptive" if released_g_unsafe else "fixed"}
-        tau = DEFAULT_TAU[self.loss] if tau is None else tau
-        sites = choose_sites(self.sites, text=text, vision=vision)
-        for site in sites:
-            require_base(self.vlm, site.parameter, self.base_hashes[site.parameter])
-        description = {
-            "method": self.loss,
-            "reading": self.reading,
-            "model": self.vlm.name,
-            "tuples": self.fingerprint,
-            "n": self.n,
-            "sites": [site.name for site in sites],
-            "tau": numbers(tau, "tau"),
-            "rule": rule,
-        }
-        return WeightEdit.from_scores(
+        return choose_weights(
             self.vlm,
-            ((site, self.gradients[site.name]) for site in sites),
+            self.sites,
+            lambda site: self.gradients[site.name],
             base_hashes=self.base_hashes,
-            tau=tau,
+            tau=DEFAULT_TAU[self.loss] if tau is None else tau,
             alpha=alpha,
             rule=rule,
-            description=description,
+            text=text,
+            vision=vision,
+            description={
+                "method": self.loss,
+                "variant": self.variant,
+                "tuples": self.fingerprint,
+                "n": self.n,
+            },
         )
 
 
@@ -176,7 +170,7 @@ def gradient_scores(
     tuples: Tuples,
     *,
     loss: str = "g-unsafe",
-    reading: str = "released",
+    variant: str = "released",
     text: str | Sequence[str] | None = "out",
     vision: str | Sequence[str] | None = "fc2",
     batch_size: int | Mapping[str, int] = 64,
@@ -195,7 +189,7 @@ def gradient_scores(
     tuples : Tuples
     loss : "g-unsafe" or "g-safe-clip"
         `g_unsafe_loss` (Eq. 12-15) or `g_safe_clip_loss`.
-    reading : "released" or "paper"
+    variant : "released" or "paper"
         Which target G-Unsafe pulls towards, and which rule `GradientScores.select` takes by default.
     text, vision : kind, list of kinds, or None
     batch_size : int, or mapping of encoder to int
@@ -220,30 +214,30 @@ def gradient_scores(
     require_vlm(vlm)
     require_tuples(tuples)
     known(loss, LOSSES, "loss")
-    known(reading, READINGS, "reading")
+    known(variant, VARIANTS, "variant")
     given = per_encoder(batch_size, "batch_size")
     sizes = {encoder: whole_number(size, "batch_size") for encoder, size in given.items()}
     sites = tuple(vlm.sites(text=text, vision=vision))
     base_hashes = {site.parameter: parameter_hash(vlm, site.parameter) for site in sites}
 
     def make() -> dict[str, torch.Tensor]:
-        return _sums(vlm, tuples, sites, loss=loss, reading=reading, sizes=sizes, progress=progress)
+        return _sums(vlm, tuples, sites, loss=loss, variant=variant, sizes=sizes, progress=progress)
 
     cache = as_cache(cache)
     if cache is None:
         sums = make()
     else:
         facts = {
-            "gradients": loss, "reading": reading, "sizes": sizes, "sites": [asdict(site) for site in sites],
+            "gradients": loss, "variant": variant, "sizes": sizes, "sites": [asdict(site) for site in sites],
             "models": [vlm.identity(encoder) for encoder in ENCODERS], "tuples": tuples.fingerprint,
             "tokens": vlm.tokens_hash([*tuples.safe_texts, *tuples.unsafe_texts]),
         }  # fmt: skip
         sums = {name: part.to(vlm.device) for name, part in cache.tensors(facts, make).items()}
-    return GradientScores(vlm, sites, sums, loss, reading, len(tuples), base_hashes, tuples.fingerprint)
+    return GradientScores(vlm, sites, sums, loss, variant, len(tuples), base_hashes, tuples.fingerprint)
 
 
 def _sums(
-    vlm: Vlm, tuples: Tuples, sites: Sequence[Site], *, loss: str, reading: str, sizes: Mapping[str, int],
+    vlm: Vlm, tuples: Tuples, sites: Sequence[Site], *, loss: str, variant: str, sizes: Mapping[str, int],
     progress: bool,
 ) -> dict[str, torch.Tensor]:  # fmt: skip
     """Return the mean |gradient| of every site, by its name."""
@@ -254,7 +248,7 @@ def _sums(
             of_encoder = [site for site in sites if site.encoder == encoder]
             for start in range(0, len(tuples), sizes[encoder]):
                 batch = tuples[start : start + sizes[encoder]]
-                for site, gradient in _gradients(vlm, batch, of_encoder, _LOSS_OF[loss], reading):
+                for site, gradient in _gradients(vlm, batch, of_encoder, _LOSS_OF[loss], variant):
                     sums[site.name] += gradient.abs().float() * (len(batch) / len(tuples))
                 bar.update(len(batch))
     _check_gradients(sums)
@@ -262,7 +256,7 @@ def _sums(
 
 
 def _gradients(
-    vlm: Vlm, batch: Tuples, sites: Sequence[Site], loss: Callable[..., torch.Tensor], reading: str
+    vlm: Vlm, batch: Tuples, sites: Sequence[Site], loss: Callable[..., torch.Tensor], variant: str
 ) -> Iterator[tuple[Site, torch.Tensor]]:
     """Yield (site, gradient [out, in]) of the loss of one encoder on one batch."""
     embed = {
@@ -275,7 +269,7 @@ def _gradients(
         own_unsafe, other_safe, other_unsafe = own("unsafe"), other("safe"), other("unsafe")
     parameters = {site.parameter: vlm.model.get_parameter(site.parameter) for site in sites}
     with _only_trainable(vlm.model, parameters.values()), torch.enable_grad():
-        value = loss(own("safe"), own_unsafe, other_safe, other_unsafe, reading=reading)
+        value = loss(own("safe"), own_unsafe, other_safe, other_unsafe, variant=variant)
         gradients = dict(zip(parameters, torch.autograd.grad(value, list(parameters.values())), strict=True))
     for site in sites:
         gradient = gradients[site.parameter]

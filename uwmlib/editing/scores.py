@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
+from uwmlib.editing.choice import choose_weights
 from uwmlib.editing.saliency import VARIANTS, PairSums, combine
 from uwmlib.editing.weight_edit import WeightEdit, require_base
 from uwmlib.errors import UwmError
 from uwmlib.files import load_tensors, require_facts, save_tensors
 from uwmlib.models.sites import KINDS, Site
 from uwmlib.models.vlm import Vlm, require_vlm
-from uwmlib.options import ENCODERS, as_list, known, numbers, whole_number
+from uwmlib.options import ENCODERS, as_list, known, whole_number
 
 PARTS = ("unsafe", "safe", "ratio")
 
@@ -79,11 +80,10 @@ class Scores:
         UwmError
             For an unknown site, variant or encoder, or if the live weights are not those that were scored.
         """
-        site = self._site(site_name)
-        prior = _encoders(prior)
+        known(site_name, [site.name for site in self.sites], "scored site")
+        site = next(site for site in self.sites if site.name == site_name)
         require_base(self.vlm, site.parameter, self.base_hashes[site.parameter])
-        magnitude = self.vlm.weight(site).detach().abs().float()
-        return combine(self.sums[site_name], self.n, magnitude, variant=variant, prior=site.encoder in prior)
+        return self._combined(site, variant, _encoders(prior))
 
     def select(
         self,
@@ -123,27 +123,24 @@ class Scores:
         >>> edit = scores.select(tau=0.02, alpha=-1)  # doctest: +SKIP
         """
         known(variant, VARIANTS, "variant")
-        sites = choose_sites(self.sites, text=text, vision=vision)
-        description = {
-            "method": "uwm",
-            "model": self.vlm.name,
-            "tuples": self.provenance["tuples"],
-            "n": self.n,
-            "sites": [site.name for site in sites],
-            "variant": variant,
-            "prior": list(_encoders(prior)),
-            "tau": numbers(tau, "tau"),
-            "rule": rule,
-        }
-        scores = ((site, self.score_of(site.name, variant=variant, prior=prior)) for site in sites)
-        return WeightEdit.from_scores(
+        prior = _encoders(prior)
+        return choose_weights(
             self.vlm,
-            scores,
+            self.sites,
+            lambda site: self._combined(site, variant, prior),
             base_hashes=self.base_hashes,
             tau=tau,
             alpha=alpha,
             rule=rule,
-            description=description,
+            text=text,
+            vision=vision,
+            description={
+                "method": "uwm",
+                "tuples": self.provenance["tuples"],
+                "n": self.n,
+                "variant": variant,
+                "prior": list(prior),
+            },
         )
 
     def save(self, path: str | os.PathLike) -> None:
@@ -182,9 +179,10 @@ class Scores:
             raise UwmError(f"{path} holds an unfinished pass ({seen}): call score with save_to={path}.")
         return scores
 
-    def _site(self, name: str) -> Site:
-        known(name, [site.name for site in self.sites], "scored site")
-        return next(site for site in self.sites if site.name == name)
+    def _combined(self, site: Site, variant: str, prior: Sequence[str]) -> torch.Tensor:
+        """Return the score [out, in] of a site whose live weights are those that were scored."""
+        magnitude = self.vlm.weight(site).detach().abs().float()
+        return combine(self.sums[site.name], self.n, magnitude, variant=variant, prior=site.encoder in prior)
 
 
 def read_scores(path: str | os.PathLike, vlm: Vlm) -> Scores:
@@ -242,39 +240,6 @@ def model_facts(identities: Mapping[str, Mapping[str, str]]) -> dict[str, dict[s
         key: {encoder: identity[key] for encoder, identity in identities.items()}
         for key in ("weights", "architecture", "preprocessing")
     }
-
-
-def choose_sites(
-    sites: Sequence[Site], *, text: str | Sequence[str] | None, vision: str | Sequence[str] | None
-) -> list[Site]:
-    """Keep the sites of the wanted kinds.
-
-    Parameters
-    ----------
-    sites : sequence of Site
-    text, vision : "all", kind, list of kinds, or None
-        None leaves the encoder out.
-
-    Raises
-    ------
-    UwmError
-        If a kind is not among the sites, or no site is left.
-    """
-    chosen = []
-    for encoder, wanted in (("text", text), ("vision", vision)):
-        of_encoder = [site for site in sites if site.encoder == encoder]
-        scored = list(dict.fromkeys(site.kind for site in of_encoder))
-        kinds = scored if wanted == "all" else as_list(wanted)
-        for kind in kinds:
-            known(kind, KINDS, f"kind of {encoder} site")
-            if kind not in scored:
-                raise UwmError(
-                    f"No {encoder} sites of kind {kind!r} were scored: score with {encoder}={kind!r}."
-                )
-        chosen += [site for site in of_encoder if site.kind in kinds]
-    if not chosen:
-        raise UwmError("No site is left to select from: give text=..., vision=... or both.")
-    return chosen
 
 
 def _encoders(prior: str | Sequence[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Watch what really enters a product, also where no module hook can see it."""
+"""Watch, or replace, what really enters a product, also where no module hook can see it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from torch import nn
 from uwmlib.errors import UwmError
 from uwmlib.models.sites import Site, find_blocks, weight_of
 
-Observe = Callable[[Site, torch.Tensor], None]
+Observe = Callable[[Site, torch.Tensor], torch.Tensor | None]
 
 
 @contextmanager
 def capture(model: nn.Module, sites: Sequence[Site], observe: Observe) -> Iterator[None]:
     """Call `observe(site, z)` with the true input z of every site while the model's encoders run.
+
+    Where it returns a tensor, the site's product runs with that one in place of z, so that a gate or an ablation
+    can be tried without changing weights.
 
     `nn.MultiheadAttention` hands its weights, not its submodules, to one functional call, so a hook on its
     `out_proj` never fires (and released UWM code that relies on one silently edits nothing in CoCa). Inside
@@ -30,23 +33,25 @@ def capture(model: nn.Module, sites: Sequence[Site], observe: Observe) -> Iterat
     model : nn.Module
     sites : sequence of Site
         At least one, no site twice. Sites of both encoders are allowed although only one encoder runs.
-    observe : callable (Site, Tensor) -> None
-        z is [B, T, in], batch first, neither copied nor detached: reduce it, do not change it.
+    observe : callable (Site, Tensor) -> Tensor or None
+        z is [B, T, in], batch first, neither copied nor detached: reduce it, do not change it. None leaves the
+        product as it is; a tensor of the same shape and number type replaces z in this product alone, not in
+        others that read the same (query and key beside the value).
 
     Raises
     ------
     UwmError
         At the end, if a site saw no data although its encoder ran, or if none of the sites' encoders ran;
         at the start, for no or repeated sites or a model that is being captured already; while running, for
-        an attention call that is not plain self-attention.
+        an attention call that is not plain self-attention, or a replacement that does not fit or has no place.
     """
     _check_sites(model, sites)
     seen: set[Site] = set()
     ran: set[str] = set()
 
-    def note(site: Site, z: torch.Tensor) -> None:
+    def note(site: Site, z: torch.Tensor) -> torch.Tensor | None:
         seen.add(site)
-        observe(site, z)
+        return _checked_replacement(site, z, observe(site, z))
 
     with ExitStack() as stack:
         for encoder in {site.encoder for site in sites}:
@@ -68,6 +73,16 @@ def capture(model: nn.Module, sites: Sequence[Site], observe: Observe) -> Iterat
 
 def _note_run(ran: set[str], encoder: str, *_: object) -> None:
     ran.add(encoder)
+
+
+def _checked_replacement(site: Site, z: torch.Tensor, found: object) -> torch.Tensor | None:
+    like_z = isinstance(found, torch.Tensor) and (found.shape, found.dtype) == (z.shape, z.dtype)
+    if found is not None and not like_z:
+        what = f"{found.dtype} {list(found.shape)}" if isinstance(found, torch.Tensor) else repr(found)
+        raise UwmError(
+            f"The observer returned {what} for {site.name}: return None, or {z.dtype} {list(z.shape)} to replace z."
+        )
+    return found
 
 
 def _check_sites(model: nn.Module, sites: Sequence[Site]) -> None:
@@ -103,16 +118,46 @@ def _owner(model: nn.Module, site: Site) -> tuple[str, str]:
 
 
 def _hook(model: nn.Module, owner: str, site: Site, note: Observe) -> torch.utils.hooks.RemovableHandle:
-    """Hook a module whose first argument is the site's input."""
+    """Hook a module whose only argument is the site's input."""
     stack_path, _ = find_blocks(model, site.encoder)
     # open_clip transformers may run sequence first; the attribute stands on the module that holds the blocks.
     batch_first = getattr(model.get_submodule(stack_path.rpartition(".")[0]), "batch_first", True)
 
-    def before(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def observed(inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
         z = inputs[0]
-        note(site, z if batch_first else z.transpose(0, 1))  # [B, T, in] or [T, B, in] -> [B, T, in]
+        found = note(site, z if batch_first else z.transpose(0, 1))  # [B, T, in] or [T, B, in] -> [B, T, in]
+        return found if found is None or batch_first else found.transpose(0, 1)
 
-    return model.get_submodule(owner).register_forward_pre_hook(before)
+    def before(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
+        found = observed(inputs)
+        if found is not None and site.rows is not None:
+            raise UwmError(
+                f"The input of {site.name} cannot be replaced, because a {type(module).__name__} shares it between "
+                f"query, key and value: return None."
+            )
+        return found
+
+    def behind(module: nn.Linear, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        found = observed(inputs)
+        return output if found is None else _with_rows(output, found, module.weight, module.bias, site.rows)
+
+    module = model.get_submodule(owner)
+    if site.rows is not None and isinstance(module, nn.Linear):
+        return module.register_forward_hook(behind)  # the other rows of a stacked weight keep their input
+    return module.register_forward_pre_hook(before)
+
+
+def _with_rows(
+    output: torch.Tensor,
+    z: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    rows: tuple[int, int],
+) -> torch.Tensor:
+    """Return the output [..., out] of a stacked product with z [..., in] in place of its input for some rows."""
+    first, behind = rows
+    anew = F.linear(z, weight[first:behind], None if bias is None else bias[first:behind])
+    return torch.cat([output[..., :first], anew, output[..., behind:]], dim=-1)
 
 
 @contextmanager
@@ -156,11 +201,13 @@ def _attend(
             "Attention with a key padding mask, returned weights or an implied mask cannot be captured."
         )
     x = query if attention.batch_first else query.transpose(0, 1)  # -> [B, T, D]
-    if "in_proj_weight" in watched:
-        note(watched["in_proj_weight"], x)
     batch, length, width = x.shape
     heads = attention.num_heads
-    projected = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+    stacked = attention.in_proj_weight, attention.in_proj_bias
+    projected = F.linear(x, *stacked)
+    site = watched.get("in_proj_weight")
+    if site is not None and (found := note(site, x)) is not None:
+        projected = _with_rows(projected, found, *stacked, site.rows)
     # [B, T, 3 D] -> three of [B, heads, T, D / heads]
     q, k, v = projected.view(batch, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
     mixed = F.scaled_dot_product_attention(
@@ -171,8 +218,9 @@ def _attend(
         dropout_p=attention.dropout if attention.training else 0.0,
     )
     z = mixed.transpose(1, 2).reshape(batch, length, width)  # [B, heads, T, D / heads] -> [B, T, D]
-    if "out_proj.weight" in watched:
-        note(watched["out_proj.weight"], z)
+    site = watched.get("out_proj.weight")
+    if site is not None and (found := note(site, z)) is not None:
+        z = found
     out = F.linear(z, attention.out_proj.weight, attention.out_proj.bias)
     return out if attention.batch_first else out.transpose(0, 1), None
 

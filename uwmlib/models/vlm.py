@@ -298,6 +298,8 @@ class Vlm:
     def capture(self, sites: Sequence[Site], observe: Observe) -> AbstractContextManager[None]:
         """Call `observe(site, z)` with the true input z [B, T, in] of each site while encoding.
 
+        A tensor that it returns is used in place of z.
+
         See `uwmlib.models.capture.capture` for how, and for the errors raised.
 
         Examples

@@ -1,0 +1,151 @@
+"""Edits that add: a delta of any parameters, a shift of the embedding, a shift of the residual stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from uwmlib.editing.changes import Delta, about, check_floats
+from uwmlib.editing.weight_edit import WeightEdit, parameter_hash
+from uwmlib.errors import UwmError
+from uwmlib.metrics.tensors import as_tensor
+from uwmlib.models.heads import find_head
+from uwmlib.models.sites import find_blocks
+from uwmlib.models.vlm import Vlm, require_vlm
+from uwmlib.options import ENCODERS, known, whole_number
+
+# Singular values below this share of the largest count as zero; float32 weights hold no smaller ones.
+_RANK = 1e-6
+# How far, as a share of its length, a reached shift may be from the wanted one.
+_REACHED = 1e-4
+
+
+def delta_edit(
+    vlm: Vlm,
+    encoder: str,
+    deltas: Mapping[str, torch.Tensor],
+    *,
+    rows: Mapping[str, torch.Tensor] | None = None,
+    description: Mapping[str, Any] | None = None,
+) -> WeightEdit:
+    """Add a delta to parameters: W + D, as for task vectors.
+
+    Parameters
+    ----------
+    vlm : Vlm
+        The base; the edit is refused on any other. Not changed.
+    encoder : "text" or "vision"
+        Which encoder the parameters count for in `WeightEdit.share`.
+    deltas : mapping of str to FloatTensor
+        Parameter name -> delta, of the parameter's shape or, with `rows`, one row for each of these.
+    rows : mapping of str to LongTensor [k], optional
+        Parameter name -> strictly ascending rows to add to; all rows of a parameter that is left out.
+    description : mapping, optional
+        JSON-able facts about how the deltas came about.
+
+    Returns
+    -------
+    WeightEdit
+
+    Raises
+    ------
+    UwmError
+        For a parameter that the model lacks, or a delta that does not fit or is not finite.
+    """
+    require_vlm(vlm)
+    present = dict(vlm.model.named_parameters())
+    for name in [*deltas, *(rows or {})]:
+        known(name, present if name in deltas else deltas, f"parameter of {vlm.name} to add to,")
+    changes: dict[str, Delta] = {}
+    for name, delta in deltas.items():
+        with about(name):
+            changes[name] = Delta(
+                encoder=encoder,
+                base_hash=parameter_hash(vlm, name),
+                shape=tuple(present[name].shape),
+                delta=as_tensor("The delta", delta).cpu(),
+                rows=as_tensor("The row numbers", rows[name]).cpu() if rows and name in rows else None,
+            )
+    return WeightEdit(changes, {"model": vlm.name} | dict(description or {}))
+
+
+def shift_edit(vlm: Vlm, encoder: str, shift: torch.Tensor) -> WeightEdit:
+    """Add one vector to every embedding of an encoder, before it is made a unit vector.
+
+    The vector s goes into the last bias b before the embedding: b + s P^+, with P the linear map behind it and P^+
+    its pseudo-inverse (see `uwmlib.models.heads.find_head`). No matrix is touched.
+
+    Parameters
+    ----------
+    vlm : Vlm
+    encoder : "text" or "vision"
+    shift : FloatTensor, shape [D]
+        In units of the embedding before normalisation, whose length is not 1.
+
+    Returns
+    -------
+    WeightEdit
+        Of one bias; exact up to the rounding of its number type.
+
+    Raises
+    ------
+    UwmError
+        For another shape, values that are not finite, an encoder whose last layers are not known, or a shift out of
+        reach: P has fewer rows than columns, or dependent ones, and s is no combination of its rows.
+    """
+    require_vlm(vlm)
+    name, projection = find_head(vlm.model, known(encoder, ENCODERS, "encoder"))
+    bias = vlm.model.get_parameter(name)
+    wanted = as_tensor("The shift", shift).to(bias.device)
+    check_floats(wanted, bias.shape if projection is None else projection.shape[1:], "The shift")
+    delta = wanted.double()
+    if projection is not None:
+        matrix = projection.double()
+        delta = delta @ torch.linalg.pinv(matrix, rtol=_RANK)  # [D] x [D, width]
+        missed = (delta @ matrix - wanted).norm()
+        if missed > _REACHED * wanted.norm():
+            raise UwmError(
+                f"The {encoder} encoder of {vlm.name} cannot reach this shift (its projection {list(matrix.shape)} "
+                f"misses {float(missed / wanted.norm()):.0%} of it): shift along directions that it spans."
+            )
+    facts = {"method": "shift", "encoder": encoder}
+    return delta_edit(vlm, encoder, {name: delta.float()}, description=facts)
+
+
+def residual_shift_edit(vlm: Vlm, encoder: str, layer: int, shift: torch.Tensor) -> WeightEdit:
+    """Add one vector to the residual stream behind a block, at every token.
+
+    It goes into the bias of the second layer of the block's MLP, divided by the block's LayerScale where it has one.
+
+    Parameters
+    ----------
+    vlm : Vlm
+    encoder : "text" or "vision"
+    layer : int
+        Index of the transformer block, from the input.
+    shift : FloatTensor, shape [width]
+
+    Returns
+    -------
+    WeightEdit
+        Of one bias.
+
+    Raises
+    ------
+    UwmError
+        For a block that there is not, another shape, values that are not finite, or an MLP without bias.
+    """
+    require_vlm(vlm)
+    sites = vlm.sites(**{known(encoder, ENCODERS, "encoder"): "fc2"})
+    site = sites[whole_number(layer, "layer", least=0, most=len(sites) - 1)]
+    delta = as_tensor("The shift", shift).cpu()
+    check_floats(delta, vlm.weight(site).shape[:1], "The shift")
+    block = find_blocks(vlm.model, encoder)[1][layer]
+    scale = next((getattr(block, name, None) for name in ("ls_2", "ls2") if hasattr(block, name)), None)
+    if hasattr(scale, "gamma"):
+        delta = delta / scale.gamma.detach().cpu()
+    name = f"{site.parameter.removesuffix('.weight')}.bias"
+    facts = {"method": "residual-shift", "encoder": encoder, "layer": layer}
+    return delta_edit(vlm, encoder, {name: delta}, description=facts)

@@ -1,0 +1,97 @@
+"""What is after an encoder's last nonlinear step: the last bias, and the linear map from there to the embedding."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+
+import torch
+from torch import nn
+
+from uwmlib.errors import UwmError
+
+# The last layers of each encoder, from the embedding backwards to the one that the family always has: open_clip's
+# CustomTextCLIP and CoCa, its CLIP, transformers; open_clip's vision transformer, timm's in open_clip, transformers.
+# Those in front of the last are passed over where a model lacks them.
+_HEADS = {
+    "text": (
+        ("text.text_projection", "text.ln_final"),
+        ("text_projection", "ln_final"),
+        ("text_projection", "text_model.head", "text_model.final_layer_norm"),
+    ),
+    "vision": (
+        ("visual.proj", "visual.attn_pool_contrastive", "visual.ln_post"),
+        (
+            "visual.head.pool",
+            "visual.head.mlp",
+            "visual.head.proj",
+            "visual.trunk.head",
+            "visual.trunk.fc_norm",
+            "visual.trunk.attn_pool.mlp.fc2",
+            "visual.trunk.attn_pool.proj",
+            "visual.trunk.norm",
+        ),
+        ("visual_projection", "vision_model.head.mlp.fc2", "vision_model.post_layernorm"),
+    ),
+}
+
+
+def find_head(model: nn.Module, encoder: str) -> tuple[str, torch.Tensor | None]:
+    """Find the last bias before an encoder's embedding, and what it is multiplied by on the way.
+
+    With the bias b and the matrix P, adding d to b adds d @ P to the embedding before it is made a unit vector,
+    whatever the input. b is that of the last LayerNorm in CLIP and CoCa, that of the projection in SigLIP's text
+    encoder, and that of the attention pooling's MLP in SigLIP's vision encoder, where the embedding itself is P = None.
+
+    Parameters
+    ----------
+    model : nn.Module
+    encoder : "text" or "vision"
+
+    Returns
+    -------
+    str, Tensor [width, D] or None
+        The name of b in `model.named_parameters()`, and P; None for the identity.
+
+    Raises
+    ------
+    UwmError
+        If the end of the encoder is of no known kind, or has no bias.
+    """
+    projection = None
+    for name, layer in _known_layers(model, encoder).items():
+        if isinstance(layer, (nn.Linear, nn.LayerNorm)) and layer.bias is not None:
+            return f"{name}.bias", projection
+        if isinstance(layer, nn.Parameter):
+            matrix = layer.detach()
+        elif isinstance(layer, nn.Linear):
+            matrix = layer.weight.detach().T
+        else:
+            raise UwmError(
+                f"{name}, a {type(layer).__name__}, ends the {encoder} encoder without a bias or a linear map: "
+                f"its embedding cannot be shifted."
+            )
+        projection = matrix if projection is None else matrix @ projection
+    raise UwmError(
+        f"{type(model).__name__} has no {encoder} encoder whose last layers are known: "
+        f"its embedding cannot be shifted. Use CLIP, SigLIP or CoCa with transformer encoders."
+    )
+
+
+def _known_layers(model: nn.Module, encoder: str) -> dict[str, nn.Module | nn.Parameter]:
+    """Return the last layers that do something, from the embedding backwards; none if the family is not known."""
+    for names in _HEADS[encoder]:
+        layers = {name: _layer(model, name) for name in names}
+        if layers[names[-1]] is not None:
+            return {
+                name: layer
+                for name, layer in layers.items()
+                if layer is not None and not isinstance(layer, nn.Identity)
+            }
+    return {}
+
+
+def _layer(model: nn.Module, name: str) -> nn.Module | nn.Parameter | None:
+    try:
+        return attrgetter(name)(model)
+    except AttributeError:
+        return None
