@@ -20,7 +20,6 @@ from uwmlib.models.families import FAMILIES, Family, Layout, family_of, register
 from uwmlib.models.mini_llava import bare_llava
 from uwmlib.models.pixels import Pixels
 from uwmlib.models.vlm import Vlm
-from uwmlib.training import contrastive
 
 EXPECTED = {
     "ViT-B-32": ("open_clip", "clip"),
@@ -116,11 +115,6 @@ def test_every_model_is_of_one_family(name):
     recognised = [(each.library, each.name) for each in FAMILIES if each.recognises(model)]
     assert recognised == [EXPECTED[name]]
     assert family_of(model) is next(each for each in FAMILIES if each.recognises(model))
-
-
-def test_every_loss_has_its_training():
-    trained = {family.loss for family in FAMILIES if family.mask_rule is not None}
-    assert trained == set(contrastive._LOSSES)
 
 
 def test_a_new_family_is_one_record(toy):

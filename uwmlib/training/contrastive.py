@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from uwmlib.mini.web import web_batch
 from uwmlib.models import Vlm
-from uwmlib.models.families import family_of
 
 
 def symmetric_infonce(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
@@ -55,7 +54,7 @@ def web_loss(vlm: Vlm, *, batch_size: int, seed: int) -> Callable[[int], torch.T
     CLIP is trained by the symmetric cross-entropy, SigLIP by its sigmoid loss, CoCa by the cross-entropy and
     twice its captioning loss (the weights of open_clip's recipe).
     """
-    loss = _LOSSES[family_of(vlm.model).loss]
+    loss = _LOSSES.get(type(vlm.model).__name__, _clip_loss)
 
     def loss_at(step: int) -> torch.Tensor:
         pictures, texts = web_batch(step, batch_size=batch_size, seed=seed)
@@ -82,4 +81,4 @@ def _coca_loss(vlm: Vlm, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Te
     return symmetric_infonce(found["image_features"], found["text_features"], scale) + 2 * caption
 
 
-_LOSSES = {"infonce": _clip_loss, "sigmoid": _siglip_loss, "infonce+captioning": _coca_loss}
+_LOSSES = {"SiglipModel": _siglip_loss, "CoCa": _coca_loss}
