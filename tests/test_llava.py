@@ -16,6 +16,7 @@ import uwmlib as uwm
 from uwmlib.mini.tokenizer import split_words
 from uwmlib.models.llava import Llava, LlavaNext, tower_from_open_clip
 from uwmlib.models.mini_llava import bare_llava, caption_ids, mini_llava, mini_processor, write_llava
+from uwmlib.torchvision_shim import import_torchvision
 from uwmlib.training import optimise
 from uwmlib.training.captioning import TRAINED, caption_loss
 from uwmlib.tuples.images import ImageFiles
@@ -89,6 +90,10 @@ def other_pixels(llava):
     llava.pixels = dataclasses.replace(llava.pixels, mean=(0.0, 0.9, 0.5))
 
 
+def other_resizing(llava):
+    llava.processor.image_processor.resample = 0  # of pictures that have not the model's size
+
+
 def other_question(llava):
     llava.processor.chat_template = llava.processor.chat_template.replace("<s>", "<s>red ")
 
@@ -108,7 +113,15 @@ def other_feature_layer(llava):
 
 @pytest.mark.parametrize(
     "change",
-    [other_activation, other_pixels, other_question, other_words, other_end, other_feature_layer],
+    [
+        other_activation,
+        other_pixels,
+        other_resizing,
+        other_question,
+        other_words,
+        other_end,
+        other_feature_layer,
+    ],
 )
 def test_captions_of_another_llava_of_the_same_weights_are_not_believed(
     llava, base, tuples, tmp_path, change
@@ -325,7 +338,12 @@ def test_an_edit_of_the_language_model_is_another_language_model(llava):
     for part, identity in before.items():
         assert llava.identity(part)["weights"] != identity["weights"]
     assert llava.identity("vision")["behaviour"] == before["vision"]["behaviour"]
-    assert llava.identity("language")["behaviour"] != before["language"]["behaviour"]
+    changed = llava.identity("language")
+    assert changed["behaviour"] != before["language"]["behaviour"]
+    # What the language model answers depends on the tower too.
+    with torch.no_grad():
+        llava.weight(llava.sites(vision="fc2")[0]).mul_(-1)
+    assert llava.identity("language")["weights"] != changed["weights"]
 
 
 # LLaVA-NeXT
@@ -336,6 +354,7 @@ GRID = [[48, 96], [96, 48], [96, 96]]
 @pytest.fixture(scope="module")
 def next_folder(tmp_path_factory):
     """A small random LLaVA-NeXT in the real format, that reads an image whole and in up to four crops."""
+    import_torchvision()
     from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextProcessor
     from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 

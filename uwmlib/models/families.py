@@ -57,10 +57,8 @@ class Family:
         at which its module list of blocks may stand, and the layout of the blocks there.
     mask_rule : callable (model, tokenizer) -> MaskRule, optional
         How to tell which token ids [B, L] carry text, as BoolTensor [B, T]; None where there is no text encoder.
-    model_class : str
-        The model's class in transformers.
-    wrap : str
-        What makes a Vlm of the model: "module:attribute".
+    model_class, wrap : str
+        Of models of transformers: their class there, and what makes a Vlm of one ("module:attribute").
     lowercase : bool
         Whether it was trained on captions in small letters.
     """
@@ -214,17 +212,13 @@ _BLOCKS_OF_LLAVA = {
     "language": {"model.language_model.layers": _LLAMA},
 }
 
-_open_clip_family = partial(
-    Family, library="open_clip", blocks=_BLOCKS_OF_OPEN_CLIP, wrap="uwmlib.models.open_clip_backend:wrap"
-)
+_open_clip_family = partial(Family, library="open_clip", blocks=_BLOCKS_OF_OPEN_CLIP)
 
 #: The families that are known, and those that `register` added. SigLIP 2 of a fixed size is a SigLIP.
 FAMILIES: list[Family] = [
     _open_clip_family("clip", recognises=_is_clip, mask_rule=_mask_of_clip),
     _open_clip_family("siglip", recognises=_is_siglip, mask_rule=_mask_of_siglip),
-    _open_clip_family(
-        "coca", recognises=_has_class_token, mask_rule=_mask_of_coca
-    ),
+    _open_clip_family("coca", recognises=_has_class_token, mask_rule=_mask_of_coca),
     Family(
         "clip", "transformers", _typed("clip"), _BLOCKS_OF_TRANSFORMERS, _mask_of_typed_clip,
         model_class="CLIPModel",

@@ -95,8 +95,8 @@ def load_model(
     OpenAI's weights, and Safe-CLIP's, were trained with QuickGELU: in open_clip they need the architecture
     with that suffix, as in "open_clip:ViT-L-14-quickgelu".
 
-    A model whose image or text encoder is no plain transformer (RN50, EVA-02, MobileCLIP-S, ConvNeXt) embeds like
-    any other; asking for sites of that encoder is refused.
+    A model whose image encoder is no plain transformer (RN50, EVA-02, MobileCLIP-S, ConvNeXt) embeds like any
+    other; asking for sites of that encoder is refused.
 
     With a local file or random weights, pixels are normalised as for the first pretrained tag that open_clip
     lists for the architecture.
