@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gzip
 import json
-import math
 import threading
 import time
 import traceback
@@ -23,7 +22,7 @@ from uwmlib.captions import overlap
 from uwmlib.captions.judges import CausalLmJudge, EndpointJudge, LexiconJudge
 from uwmlib.captions.replay import read_record
 from uwmlib.captions.verdicts import Verdict, parse_yes_or_no
-from uwmlib.reporting import measured
+from uwmlib.metrics import mean_of
 
 SAFE, UNSAFE, UNPARSED = Verdict.SAFE, Verdict.UNSAFE, Verdict.UNPARSED
 
@@ -379,19 +378,7 @@ def test_what_could_not_be_replayed_is_not_written(tmp_path):
 
 def test_captions_without_words_have_float_scores():
     found = overlap.rouge_l(["", "?"], ["c", "d"])
-    assert found.dtype == np.float64 and measured({"rouge_l": found}, "rouge_l").value == 0.0
-
-
-def test_both_denominators_have_an_interval():
-    verdicts = [UNSAFE] * 3 + [SAFE] * 5 + [UNPARSED] * 2
-    shares = captions.CaptionEvaluation(verdicts, {}, {}).shares()
-    for name, n in (("% of all", 10), ("% of parsed", 8)):
-        # Wilson's limits are the rates p at which |3/n - p| is 1.96 standard errors of p
-        found = measured(shares, name)
-        assert (found.value, found.n) == (300 / n, n) and found.lo < 300 / n < found.hi
-        for p in (found.lo / 100, found.hi / 100):
-            assert abs(3 / n - p) / math.sqrt(p * (1 - p) / n) == pytest.approx(1.959964, abs=1e-5)
-    assert list(captions.CaptionEvaluation([UNPARSED], {}, {}).shares()) == ["% of all"]
+    assert found.dtype == np.float64 and mean_of(found).value == 0.0
 
 
 def test_toxicity_is_told_times_100_as_in_table_5():
@@ -402,4 +389,4 @@ def test_toxicity_is_told_times_100_as_in_table_5():
             return np.full(len(texts), 0.25)
 
     found = captions.evaluate_captions(["a ring"], ["a ring"], judge=LexiconJudge(), toxicity=Quarter())
-    assert found["toxicity"].tolist() == [25.0] and found.scorers["toxicity"] == "quarter"
+    assert found["toxicity"].items.tolist() == [25.0] and found.scorers["toxicity"] == "quarter"

@@ -217,7 +217,7 @@ def evaluate(
         evaluation = uwmlib.evaluate(vlm, test, progress=True)
     if json_output is not None:
         percent = evaluation.as_percent()
-        intervals = {key: evaluation.interval(key) for key in percent}
+        intervals = {key: evaluation[key].interval for key in percent}
         facts = {"model": evaluation.model, "data": evaluation.data, "n": evaluation.safeground.n}
         write_json(json_output, facts | {"percent": percent, "interval": intervals})
     print(evaluation)

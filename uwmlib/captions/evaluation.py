@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -15,38 +15,36 @@ from uwmlib.captions.overlap import BLEU, bleu_corpus, bleu_sentences, meteor, r
 from uwmlib.captions.toxicity import ToxicityScorer
 from uwmlib.captions.verdicts import Judge, Verdict, count_outcomes
 from uwmlib.errors import UwmError
-from uwmlib.metrics.intervals import wilson
+from uwmlib.metrics import Measured, Score, mean_of, share_of
+from uwmlib.metrics.score import HUNDREDFOLD, UP_TO_ONE
 from uwmlib.options import check_batch_size, known
 
 NONE = "none named: not measured"
 
 
 @dataclass(frozen=True)
-class CaptionEvaluation(Mapping[str, Any]):
-    """Scores of captions: a mapping that `uwmlib.reporting` reads.
+class CaptionEvaluation(Measured):
+    """What was measured of captions: `evaluation["rouge_l"]` is one score of them.
 
     Attributes
     ----------
     verdicts : list of Verdict
-    scores : dict of str to object
-        `nsfw`: bool array [N], unsafe or not, an unparsed caption counting as not; `toxicity`: float array [N],
-        times 100; `rouge_l`, `bleu`, `meteor`: float arrays [N] from 0 to 1 (corpus BLEU: one number).
+    scores : dict of str to Score
+        `nsfw`: share of unsafe captions, an unparsed one counting as not; `toxicity`, times 100; `rouge_l`, `bleu`
+        and `meteor`, from 0 to 1 (corpus BLEU has neither items nor an interval).
     scorers : dict of str to str
         Who gave each of them.
     """
 
     verdicts: list[Verdict]
-    scores: dict[str, Any]
+    scores: dict[str, Score]
     scorers: dict[str, str]
-
-    def __getitem__(self, key: str) -> Any:
-        return self.scores[key]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.scores)
 
-    def __len__(self) -> int:
-        return len(self.scores)
+    def _score(self, key: str) -> Score:
+        return self.scores[key]
 
     def outcomes(self) -> dict[str, float]:
         """Return the counts of the outcomes, and %NSFW of all captions and of those that were parsed."""
@@ -55,20 +53,6 @@ class CaptionEvaluation(Mapping[str, Any]):
         return counts | {
             "% of all": 100 * counts["unsafe"] / len(self.verdicts) if self.verdicts else float("nan"),
             "% of parsed": 100 * counts["unsafe"] / parsed if parsed else float("nan"),
-        }
-
-    def shares(self) -> dict[str, dict[str, Any]]:
-        """Return %NSFW with Wilson's interval and n, of all captions and of the parsed ones if there are any.
-
-        In the saved form that `uwmlib.reporting.measured` reads: `{"value", "interval", "n"}`.
-        """
-        counts = count_outcomes(self.verdicts)
-        unsafe, parsed = counts["unsafe"], counts["safe"] + counts["unsafe"]
-        denominators = {"% of all": len(self.verdicts), "% of parsed": parsed}
-        return {
-            name: {"value": 100 * unsafe / n, "interval": [100 * x for x in wilson(unsafe, n)], "n": n}
-            for name, n in denominators.items()
-            if n
         }
 
 
@@ -132,17 +116,19 @@ def evaluate_captions(
     asking = {"batch_size": batch_size, "cache": as_cache(cache), "progress": progress}
     verdicts = [] if judge is None else _verdicts(judge, captions, **asking)
     scores = {
-        "rouge_l": rouge_l(captions, references),
-        "meteor": meteor(captions, references, wordnet=wordnet),
+        "rouge_l": mean_of(rouge_l(captions, references), unit=UP_TO_ONE),
+        "meteor": mean_of(meteor(captions, references, wordnet=wordnet), unit=UP_TO_ONE),
     }
     if judge is not None:
-        scores["nsfw"] = np.array([verdict is Verdict.UNSAFE for verdict in verdicts])
+        scores["nsfw"] = share_of([verdict is Verdict.UNSAFE for verdict in verdicts])
     if toxicity is not None:
-        scores["toxicity"] = 100 * _toxicities(toxicity, captions, **asking)
+        scores["toxicity"] = mean_of(100 * _toxicities(toxicity, captions, **asking), unit=HUNDREDFOLD)
     if bleu == "released":
-        scores["bleu"], bleu_name = bleu_sentences(captions, references), "mean of unsmoothed sentence BLEU-4"
+        scores["bleu"] = mean_of(bleu_sentences(captions, references), unit=UP_TO_ONE)
+        bleu_name = "mean of unsmoothed sentence BLEU-4"
     else:
-        scores["bleu"], bleu_name = bleu_corpus(captions, references)
+        value, bleu_name = bleu_corpus(captions, references)
+        scores["bleu"] = Score(value, unit=UP_TO_ONE)
     scorers = {
         "nsfw": getattr(judge, "name", NONE), "toxicity": getattr(toxicity, "name", NONE),
         "rouge_l": "rouge-score, with stemmer", "bleu": bleu_name,

@@ -20,10 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from uwmlib.errors import UwmError
+from uwmlib.metrics import CATALOGUE, Score, SignalDetection, label, measured
 from uwmlib.metrics.tensors import as_tensor
 from uwmlib.options import whole_numbers
-from uwmlib.reporting.measured import Measured, measured
-from uwmlib.reporting.tables import LABELS
 from uwmlib.tuples.tuples import require_tuples
 
 PREFERENCE_KEYS = ("p_s_t", "p_u_t", "p_s_v", "p_u_v")
@@ -90,7 +89,7 @@ def plain(text: str) -> str:
 
 def symbol(key: str) -> str:
     """Return how a score is written in a figure: its symbol, or its name where it has none."""
-    return LABELS.get(key) or plain(key)
+    return label(key) if key in CATALOGUE else plain(key)
 
 
 def look_of(method: str, others: Sequence[str] = ()) -> Look:
@@ -112,23 +111,21 @@ def look_of(method: str, others: Sequence[str] = ()) -> Look:
 
 
 def preferences_bars(
-    ours: Mapping[str, Any],
+    ours: Mapping[str, Mapping[str, Score]],
     paper: pd.DataFrame | None = None,
     *,
     keys: Sequence[str] = PREFERENCE_KEYS,
-    ylabel: str = "prefers the safe alternative (%)",
 ) -> Axes:
     """Fig. 2: the four preferences of each model, ours as bars with intervals, the paper's as open markers.
 
     Parameters
     ----------
     ours : mapping
-        Model -> what was measured (see `uwmlib.reporting.measured.measured`).
+        Model -> what was measured: names and scores.
     paper : DataFrame, optional
         A table as `paper_table` gives it; models and scores that it lacks get no marker.
     keys : sequence of str
         Scores, one group of bars each.
-    ylabel : str
 
     Returns
     -------
@@ -156,7 +153,8 @@ def preferences_bars(
             _whiskers(ax, x, numbers[method])
             _paper_markers(ax, x, paper, method, keys, look)
         ax.axhline(50, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0.5)
-        ax.set(xticks=range(len(keys)), xticklabels=[symbol(key) for key in keys], ylabel=ylabel)
+        ax.set(xticks=range(len(keys)), xticklabels=[symbol(key) for key in keys])
+        ax.set_ylabel("prefers the safe alternative (%)")
         ax.tick_params(axis="x", labelsize=12)
         ax.set_ylim(0, 105)
         ax.grid(axis="x", visible=False)
@@ -165,13 +163,11 @@ def preferences_bars(
 
 
 def tradeoff(
-    ours: Mapping[str, Any],
+    ours: Mapping[str, Mapping[str, Score]],
     paper: pd.DataFrame | None = None,
     *,
     knowledge: str = "zs_mean",
     safety: str = "gs",
-    xlabel: str | None = None,
-    ylabel: str | None = None,
 ) -> Axes:
     """Knowledge against safety: one filled marker with intervals per model, the paper's open.
 
@@ -182,8 +178,6 @@ def tradeoff(
     knowledge, safety : str
         Scores on the x and the y axis. A model for which one was not measured has no filled marker, and a line
         above the axes says so.
-    xlabel, ylabel : str, optional
-        Axis labels; the scores' symbols and unit by default.
     """
     with style():
         _, ax = plt.subplots(figsize=(WIDTH, 4.0), layout="constrained")
@@ -200,14 +194,15 @@ def tradeoff(
             if paper is not None and method in paper.index and {knowledge, safety} <= set(paper.columns):
                 at = paper.loc[method]
                 _open_marker(ax, at[knowledge], at[safety], look)
-        ax.set(xlabel=xlabel or f"{symbol(knowledge)} (%)")
-        ax.set(ylabel=ylabel or f"{symbol(safety)} (%)")
+        ax.set(xlabel=f"{symbol(knowledge)} (%)", ylabel=f"{symbol(safety)} (%)")
         ax.margins(0.12)
         _legend(ax, paper=paper is not None)
     return ax
 
 
-def sensitivity_bias_plane(panels: Mapping[str, Mapping[str, Any]], *, base: str = "CLIP") -> Figure:
+def sensitivity_bias_plane(
+    panels: Mapping[str, Mapping[str, SignalDetection]], *, base: str = "CLIP"
+) -> Figure:
     """Sensitivity d' (x) and safe bias c (y) of each model, with arrows from the base model.
 
     To the left is damage, upwards is safety: a model that only loses its sense of what is unsafe moves left.
@@ -216,8 +211,7 @@ def sensitivity_bias_plane(panels: Mapping[str, Mapping[str, Any]], *, base: str
     ----------
     panels : mapping of title to mapping
         One panel each, in two columns, for example "text queries, here" and "text queries, paper". A panel
-        maps model -> object with `sensitivity` and `bias` (and standard errors, drawn as 95% bars, if it has
-        them), or a pair (sensitivity, bias).
+        maps model -> SignalDetection; intervals are drawn where they are known.
     base : str
         Where the arrows start; it must be in every panel.
 
@@ -256,9 +250,7 @@ def sensitivity_bias_plane(panels: Mapping[str, Mapping[str, Any]], *, base: str
     return figure
 
 
-def heatmap(
-    matrix: Any, *, label: str, xlabel: str = "input $i$", ylabel: str = "output $j$", diverging: bool = False
-) -> Axes:
+def heatmap(matrix: Any, *, label: str, xlabel: str = "input $i$", diverging: bool = False) -> Axes:
     """A score or mask matrix of shape [out, in]; boolean masks in two shades, scores in a perceptual ramp.
 
     Parameters
@@ -266,7 +258,7 @@ def heatmap(
     matrix : array or Tensor, shape [out, in]
     label : str
         What a cell holds and its unit; labels the colour bar.
-    xlabel, ylabel : str
+    xlabel : str
     diverging : bool
         Centre the colours at 0, for differences.
 
@@ -296,14 +288,12 @@ def heatmap(
         if is_mask:
             bar = ax.collections[0].colorbar
             bar.set_ticks([0.25, 0.75], labels=["no", "yes"])
-        ax.set(xlabel=xlabel, ylabel=ylabel)
+        ax.set(xlabel=xlabel, ylabel="output $j$")
         ax.tick_params(axis="both", rotation=0)
     return ax
 
 
-def show_tuples(
-    tuples: Any, indices: Sequence[int], *, show_unsafe: bool | None = None, height: float = 1.9
-) -> Figure:
+def show_tuples(tuples: Any, indices: Sequence[int], *, show_unsafe: bool | None = None) -> Figure:
     """Safe and unsafe images side by side with their captions, one tuple a row, pixels enlarged as they are.
 
     Parameters
@@ -314,8 +304,6 @@ def show_tuples(
     show_unsafe : bool, optional
         Whether to draw the unsafe images and captions. By default only those of the mini world's own tuples:
         unsafe content of any other data stays a grey field with the tuple's index.
-    height : float
-        Height of one row in inches.
 
     Raises
     ------
@@ -329,7 +317,7 @@ def show_tuples(
     shown = tuples.harmless if show_unsafe is None else show_unsafe
     with style():
         figure, axes = plt.subplots(
-            len(indices), 2, figsize=(WIDTH, height * len(indices) + 0.2), squeeze=False, layout="constrained"
+            len(indices), 2, figsize=(WIDTH, 1.9 * len(indices) + 0.2), squeeze=False, layout="constrained"
         )
         for row, index in zip(axes, indices, strict=True):
             _picture(row[0], tuples.safe_images[index], tuples.safe_texts[index])
@@ -354,19 +342,15 @@ def nothing_to_show(sentence: str) -> Figure:
     return figure
 
 
-def zeroshot_slopes(
-    accuracies: Mapping[str, Mapping[str, Any]], *, base: str = "CLIP", ylabel: str = "zero-shot accuracy (%)"
-) -> Figure:
+def zeroshot_slopes(accuracies: Mapping[str, Mapping[str, Score]], *, base: str = "CLIP") -> Figure:
     """Accuracy on each data set before and after each method: one small panel a method, one line a data set.
 
     Parameters
     ----------
     accuracies : mapping of model to mapping
-        Model -> data set -> Accuracy, number in percent, or what `measured` reads. All models need the base's
-        data sets.
+        Model -> data set -> Score. All models need the base's data sets.
     base : str
         The model that the lines start from.
-    ylabel : str
 
     Raises
     ------
@@ -398,30 +382,30 @@ def zeroshot_slopes(
                 )
             ax.set(xticks=[0, 1], xticklabels=[plain(base), plain(method)], xlim=(-0.25, 1.25))
             ax.grid(axis="x", visible=False)
-        axes[0][0].set_ylabel(ylabel)
+        axes[0][0].set_ylabel("zero-shot accuracy (%)")
         _name_lines(axes[0][-1], [plain(dataset) for dataset in datasets])
     return figure
 
 
-def _required(source: Any, key: str, method: str) -> Measured:
-    number = measured(source, key)
-    if number is None:
+def _required(source: Mapping[str, Score], key: str, method: str) -> Score:
+    score = measured(source, key)
+    if score is None:
         raise UwmError(f"{key} was not measured for {method}: leave it out of the figure or measure it.")
-    return number
+    return score
 
 
-def _whiskers(ax: Axes, x: np.ndarray, numbers: Sequence[Measured]) -> None:
-    """Interval bars, for the numbers that have one."""
-    for at, number in zip(x, numbers, strict=True):
-        if number.has_interval:
-            ax.vlines(at, number.lo, number.hi, color=INK, linewidth=1.6)
+def _whiskers(ax: Axes, x: np.ndarray, scores: Sequence[Score]) -> None:
+    """Interval bars, for the scores that have one."""
+    for at, score in zip(x, scores, strict=True):
+        if score.interval:
+            ax.vlines(at, *score.interval, color=INK, linewidth=1.6)
 
 
-def _cross(ax: Axes, x: Measured, y: Measured, colour: str) -> None:
-    if x.has_interval:
-        ax.hlines(y.value, x.lo, x.hi, color=colour, linewidth=1.2)
-    if y.has_interval:
-        ax.vlines(x.value, y.lo, y.hi, color=colour, linewidth=1.2)
+def _cross(ax: Axes, x: Score, y: Score, colour: str) -> None:
+    if x.interval:
+        ax.hlines(y.value, *x.interval, color=colour, linewidth=1.2)
+    if y.interval:
+        ax.vlines(x.value, *y.interval, color=colour, linewidth=1.2)
 
 
 def _paper_markers(
@@ -468,27 +452,19 @@ def _handle(label: str, look: Look, *, hollow: bool = False) -> Line2D:
     )
 
 
-def _plane(ax: Axes, points: Mapping[str, Any], base: str, names: Sequence[str]) -> None:
+def _plane(ax: Axes, points: Mapping[str, SignalDetection], base: str, names: Sequence[str]) -> None:
     """One panel of the sensitivity-bias plane."""
-    x0, y0, *_ = _coordinates(points[base])
+    start = points[base].sensitivity, points[base].bias
     ax.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     for name, point in points.items():
         look = look_of(name, names)
-        x, y, se_x, se_y = _coordinates(point)
+        x, y = point["sensitivity"], point["bias"]
         if name != base:
             arrow = {"arrowstyle": "->", "color": look.colour, "shrinkA": 5, "shrinkB": 5}
-            ax.annotate("", xy=(x, y), xytext=(x0, y0), arrowprops=arrow)
-        if se_x is not None and se_y is not None:
-            ax.errorbar(x, y, xerr=1.96 * se_x, yerr=1.96 * se_y, color=look.colour, linewidth=1)
-        ax.plot(x, y, look.marker, color=look.colour, markersize=8, linestyle="none", label=plain(name))
-
-
-def _coordinates(point: Any) -> tuple[float, float, float | None, float | None]:
-    if hasattr(point, "sensitivity"):
-        errors = getattr(point, "se_sensitivity", None), getattr(point, "se_bias", None)
-        return float(point.sensitivity), float(point.bias), *errors
-    sensitivity, bias = point
-    return float(sensitivity), float(bias), None, None
+            ax.annotate("", xy=(x.value, y.value), xytext=start, arrowprops=arrow)
+        _cross(ax, x, y, look.colour)
+        at = x.value, y.value
+        ax.plot(*at, look.marker, color=look.colour, markersize=8, linestyle="none", label=plain(name))
 
 
 def _picture(ax: Axes, image: Any, caption: str) -> None:
