@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -104,14 +105,25 @@ def test_a_score_never_changes():
     items, parts = np.array([True, False]), dict(SETS)
     score = Score(50.0, [40, 60], 2, items=items, parts=parts)
     items[:], parts["more"] = False, correct(1, 1)
-    assert score.items.tolist() == [True, False] and list(score.parts) == ["shapes", "colours"]
+    assert score.items.tolist() == [True, False] and dict(score.parts) == SETS
     assert score.interval == (40.0, 60.0)
     with pytest.raises(ValueError, match="read-only"):
         score.items[0] = False
     with pytest.raises(TypeError):
-        score.parts["more"] = score
+        score.parts[0] = ("more", score)
     with pytest.raises(AttributeError):
         score.value = 3.0
+    copied = copy.deepcopy(WHOLE)  # as when it is sent to another process
+    assert (
+        copied is not WHOLE
+        and dict(copied) == dict(WHOLE)
+        and copied["zs_mean"].parts == WHOLE["zs_mean"].parts
+    )
+
+
+def test_equal_rates_of_other_items_are_no_equal_measurement():
+    other = safeground(**{name: rows.flip(0) for name, rows in EMBEDDINGS.items()})
+    assert dict(other) == dict(GROUND) and other != GROUND and len({GROUND, other, GROUND}) == 2
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_the_mean_is_unweighted_and_one_set_keeps_wilsons_interval():
     assert mean_accuracy({"a": one}).interval == pytest.approx(one.interval)
     mean = mean_accuracy({"a": one, "b": correct(1, 10)})
     assert mean.value == pytest.approx((75 + 10) / 2)
-    assert mean.n == 50 and mean.items is None and list(mean.parts) == ["a", "b"]
+    assert mean.n == 50 and mean.items is None and list(dict(mean.parts)) == ["a", "b"]
     (lo_a, hi_a), (lo_b, hi_b) = one.interval, correct(1, 10).interval
     assert mean.interval[0] == pytest.approx(42.5 - math.sqrt((75 - lo_a) ** 2 + (10 - lo_b) ** 2) / 2)
     assert mean.interval[1] == pytest.approx(42.5 + math.sqrt((hi_a - 75) ** 2 + (hi_b - 10) ** 2) / 2)

@@ -170,7 +170,7 @@ def change_along(points: Sequence[Mapping[str, Score]], key: str) -> Difference:
 
 def _items(score: Score | None) -> dict[str, np.ndarray]:
     """Return the items by data set, one nameless set for a score that is no mean over sets; empty if unknown."""
-    parts = {} if score is None else score.parts or {"": score}
+    parts = {} if score is None else dict(score.parts) or {"": score}
     known = {name: part.items for name, part in parts.items() if part.items is not None}
     return known if len(known) == len(parts) else {}
 

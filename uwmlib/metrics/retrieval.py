@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uwmlib.errors import UwmError
 from uwmlib.metrics.embeddings import TIE, check_embeddings, unit_rows
 from uwmlib.metrics.score import Measured, Score, share_of
-from uwmlib.options import is_whole, known, whole_number
+from uwmlib.options import known, whole_number
 
 DIRECTIONS = ("ts_vs", "vs_ts", "tu_vus", "vu_tus")
 KS = (1, 5, 10, 20)  # cut-offs of the printed table
+CHUNK = 1024  # products are taken in blocks of CHUNK x CHUNK cosines
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,9 +43,7 @@ class Retrieval(Measured):
             If the direction is unknown or k is below 1.
         """
         known(direction, DIRECTIONS, "direction")
-        if not is_whole(k) or k < 1:
-            raise UwmError(f"Recall@k needs a whole number k >= 1, not {k!r}.")
-        return share_of(self.ranks[direction] <= k)
+        return share_of(self.ranks[direction] <= whole_number(k, "k of recall@k"))
 
     def __iter__(self) -> Iterator[str]:
         return iter(DIRECTIONS)
@@ -72,7 +70,6 @@ def retrieval(
     unsafe_text: Tensor,
     safe_image: Tensor,
     unsafe_image: Tensor,
-    chunk: int = 1024,
 ) -> Retrieval:
     """Rank every query's own safe partner in the whole gallery.
 
@@ -89,8 +86,6 @@ def retrieval(
     ----------
     safe_text, unsafe_text, safe_image, unsafe_image : Tensor, shape [N, D], any floating dtype
         Row i of all four belongs to tuple i.
-    chunk : int
-        Products are taken in blocks of chunk x chunk cosines; the result does not depend on it.
 
     Returns
     -------
@@ -100,25 +95,24 @@ def retrieval(
     Raises
     ------
     UwmError
-        If shapes differ, there is no row, a row is zero or holds NaN or Inf, or `chunk` is not positive.
+        If shapes differ, there is no row, or a row is zero or holds NaN or Inf.
     """
-    whole_number(chunk, "chunk")
     rows = check_embeddings(
         safe_text=safe_text, unsafe_text=unsafe_text, safe_image=safe_image, unsafe_image=unsafe_image
     )
     ts, tu, vs, vu = (unit_rows(name, each) for name, each in rows.items())
     safe_bar, text_bar, image_bar = ((q * own).sum(dim=1) - TIE for q, own in ((ts, vs), (tu, vs), (vu, ts)))
-    ts_vs, vs_ts = _counts_reaching(ts, vs, safe_bar, safe_bar, chunk)
-    among_safe_images, _ = _counts_reaching(tu, vs, text_bar, None, chunk)
-    among_safe_texts, _ = _counts_reaching(vu, ts, image_bar, None, chunk)
+    ts_vs, vs_ts = _counts_reaching(ts, vs, safe_bar, safe_bar)
+    among_safe_images, _ = _counts_reaching(tu, vs, text_bar, None)
+    among_safe_texts, _ = _counts_reaching(vu, ts, image_bar, None)
     # The unsafe-unsafe product serves both directions: its rows are texts asking, its columns images asking.
-    among_unsafe_images, among_unsafe_texts = _counts_reaching(tu, vu, text_bar, image_bar, chunk)
+    among_unsafe_images, among_unsafe_texts = _counts_reaching(tu, vu, text_bar, image_bar)
     ranks = (ts_vs, vs_ts, among_safe_images + among_unsafe_images, among_safe_texts + among_unsafe_texts)
     return Retrieval(dict(zip(DIRECTIONS, (r.cpu() for r in ranks), strict=True)))
 
 
 def _counts_reaching(
-    rows: Tensor, columns: Tensor, row_bar: Tensor, column_bar: Tensor | None, chunk: int
+    rows: Tensor, columns: Tensor, row_bar: Tensor, column_bar: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Count, for each row, the columns whose cosine reaches its bar; and for each column, the rows.
 
@@ -127,10 +121,10 @@ def _counts_reaching(
     """
     by_row = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
     by_column = torch.zeros_like(by_row)
-    for i in range(0, len(rows), chunk):
-        for j in range(0, len(columns), chunk):
-            block = rows[i : i + chunk] @ columns[j : j + chunk].T  # -> [chunk, chunk]
-            by_row[i : i + chunk] += (block >= row_bar[i : i + chunk, None]).sum(dim=1)
+    for i in range(0, len(rows), CHUNK):
+        for j in range(0, len(columns), CHUNK):
+            block = rows[i : i + CHUNK] @ columns[j : j + CHUNK].T  # -> [CHUNK, CHUNK]
+            by_row[i : i + CHUNK] += (block >= row_bar[i : i + CHUNK, None]).sum(dim=1)
             if column_bar is not None:
-                by_column[j : j + chunk] += (block >= column_bar[j : j + chunk]).sum(dim=0)
+                by_column[j : j + CHUNK] += (block >= column_bar[j : j + CHUNK]).sum(dim=0)
     return by_row, by_column

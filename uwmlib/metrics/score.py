@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,6 +44,8 @@ UP_TO_ONE = Unit("from 0 to 1", of="caption scores", decimals=2)
 class Score:
     """A number that was measured; every metric returns its numbers as these.
 
+    Two are equal where value, interval, n and unit are.
+
     Attributes
     ----------
     value : float
@@ -56,8 +57,8 @@ class Score:
     unit : Unit
     items : bool or float64 array [n], or None
         Whether each item succeeded, or what it scored, in the order of the items: what paired comparisons take.
-    parts : mapping of str to Score
-        Of a mean over data sets the score of each; empty for any other.
+    parts : tuple of (str, Score)
+        Of a mean over data sets the score of each, by name; empty for any other. A mapping may be given.
 
     Raises
     ------
@@ -70,7 +71,7 @@ class Score:
     n: int | None = None
     unit: Unit = PERCENT
     items: np.ndarray | None = field(default=None, repr=False, compare=False)
-    parts: Mapping[str, Score] = field(default_factory=dict, repr=False, compare=False)
+    parts: tuple[tuple[str, Score], ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", number(self.value, "A score"))
@@ -81,7 +82,7 @@ class Score:
             items = np.array(self.items)
             items.flags.writeable = False
             object.__setattr__(self, "items", items)
-        object.__setattr__(self, "parts", MappingProxyType(dict(self.parts)))
+        object.__setattr__(self, "parts", tuple(dict(self.parts).items()))
 
     def __str__(self) -> str:
         digits = self.unit.decimals
@@ -95,6 +96,10 @@ class Measured(Mapping[str, Score]):
     Metrics return these. A dict of scores serves as well wherever one is read, so that
     `{**evaluation, "mine": mine}` adds a score to an evaluation.
     """
+
+    # Equal rates may rest on different items: what was measured is equal to itself alone.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     @abstractmethod
     def _score(self, key: str) -> Score:

@@ -17,7 +17,7 @@ from uwmlib.paper.values import paper_digits, paper_value
 Ours = Mapping[str, Mapping[str, Score]] | Callable[[str, str, str, str], Difference | None]
 
 # The paper prints percentages with one decimal, and prints some quantities twice with values 0.1 apart: one
-# unit of the last digit, which `_noise` knows for every score.
+# unit of the last digit, which `noise_of` knows for every score.
 PAPER_NOISE = 0.1
 
 HOLDS = "holds"
