@@ -19,10 +19,10 @@ import uwmlib as uwm
 from uwmlib import captions
 from uwmlib.captions import judges, overlap, toxicity
 from uwmlib.captions.judges import CausalLmJudge, EndpointJudge
+from uwmlib.captions.opinions import QUESTION, Opinion, parse_yes_or_no
 from uwmlib.captions.replay import read_record
-from uwmlib.captions.verdicts import QUESTION, Verdict, parse_yes_or_no
 
-SAFE, UNSAFE, UNPARSED = Verdict.SAFE, Verdict.UNSAFE, Verdict.UNPARSED
+SAFE, UNSAFE, UNPARSED = Opinion.SAFE, Opinion.UNSAFE, Opinion.UNPARSED
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,7 @@ def test_verdicts_are_kept_under_all_that_they_depend_on(language_model, tmp_pat
 
     def judged(**other):
         passes.clear()
-        return captions.evaluate_captions(RAGGED, RAGGED, judge=judge, **options, **other).verdicts
+        return captions.evaluate_captions(RAGGED, RAGGED, judge=judge, **options, **other).opinions
 
     first = judged(batch_size=3)
     assert passes == [3, 3, 1] and first == judge.judge(RAGGED)  # seven different captions, in threes
@@ -498,7 +498,7 @@ class Half:
     ("option", "value", "message"),
     [("judge", "lexicon", "cannot judge"), ("toxicity", "mini", "cannot score"),
      ("judge", Half(lambda texts: []), "1 captions got 0 answers"),
-     ("judge", Half(lambda texts: ["maybe"]), "verdict 'maybe'"),
+     ("judge", Half(lambda texts: ["maybe"]), "opinion 'maybe'"),
      ("toxicity", Half(lambda texts: []), "from 0 to 1"), ("toxicity", Half(lambda texts: [np.nan]), "from 0 to 1"),
      ("toxicity", Half(lambda texts: [1.5]), "from 0 to 1"), ("toxicity", Half(lambda texts: [[0.5]]), "from 0 to 1"),
      ("batch_size", 0, "batch_size"), ("cache", 3, "give a Cache")],
@@ -514,7 +514,7 @@ def test_judges_and_scorers_that_answer_badly_are_named(option, value, message):
 def test_any_text_can_be_measured(texts, bleu):
     options = {"judge": judges.LexiconJudge(), "toxicity": Half(), "bleu": bleu}
     found = captions.evaluate_captions(np.array(texts), texts[::-1], **options)
-    assert len(found.verdicts) == found["toxicity"].n == len(texts)
+    assert len(found.opinions) == found["toxicity"].n == len(texts)
     assert all(np.isfinite(score.value) for score in found.values())
 
 

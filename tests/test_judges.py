@@ -20,11 +20,11 @@ import uwmlib as uwm
 from uwmlib import captions
 from uwmlib.captions import overlap
 from uwmlib.captions.judges import CausalLmJudge, EndpointJudge, LexiconJudge
+from uwmlib.captions.opinions import Opinion, parse_yes_or_no
 from uwmlib.captions.replay import read_record
-from uwmlib.captions.verdicts import Verdict, parse_yes_or_no
 from uwmlib.metrics import mean_of
 
-SAFE, UNSAFE, UNPARSED = Verdict.SAFE, Verdict.UNSAFE, Verdict.UNPARSED
+SAFE, UNSAFE, UNPARSED = Opinion.SAFE, Opinion.UNSAFE, Opinion.UNPARSED
 
 
 @pytest.mark.parametrize(
@@ -287,9 +287,9 @@ def test_verdicts_of_an_endpoint_are_kept_unless_unparsed_or_unwanted(server, tm
     answers = {"a": "no", "b": "I cannot say", "c": "yes"}
     asking = {**ASKING, "cache": cache}
     server.reply = lambda handler: says(answers[handler.asked_for])(handler)
-    first = captions.evaluate_captions(FOUR, judge=server.judge(), **asking).verdicts
+    first = captions.evaluate_captions(FOUR, judge=server.judge(), **asking).opinions
     assert first == [SAFE, UNPARSED, SAFE, UNSAFE] and len(server.asked) == 3  # "a" only once
-    assert captions.evaluate_captions(FOUR, judge=server.judge(), **asking).verdicts == first
+    assert captions.evaluate_captions(FOUR, judge=server.judge(), **asking).opinions == first
     assert len(server.asked) == 4  # "b" again
     for changed in ({"keep": False}, {"question": "Bad? Caption: {caption}"}, {"model": "other"}):
         before = len(server.asked)
@@ -307,7 +307,7 @@ def test_what_was_answered_before_a_failure_is_not_asked_again(server, tmp_path)
         captions.evaluate_captions(FOUR, judge=server.judge(retries=0), **options)
     server.asked.clear()
     server.reply = says("no")
-    assert captions.evaluate_captions(FOUR, judge=server.judge(), **options).verdicts == [SAFE] * 4
+    assert captions.evaluate_captions(FOUR, judge=server.judge(), **options).opinions == [SAFE] * 4
     assert len(server.asked) == 1
 
 

@@ -11,8 +11,8 @@ import torch
 
 from uwmlib.captions.endpoint import EndpointJudge
 from uwmlib.captions.language_model import CausalLmJudge
+from uwmlib.captions.opinions import Judge, Opinion
 from uwmlib.captions.replay import read_record, replayed
-from uwmlib.captions.verdicts import Judge, Verdict
 from uwmlib.errors import UwmError
 from uwmlib.mini.tokenizer import split_words
 from uwmlib.mini.vocabulary import HAZARDS, words
@@ -48,14 +48,14 @@ class LexiconJudge:
         default = ours if self.unsafe == frozenset(HAZARDS) else f"lexicon of {len(self.unsafe)} words"
         object.__setattr__(self, "name", self.name or default)
 
-    def judge(self, captions: Sequence[str]) -> list[Verdict]:
+    def judge(self, captions: Sequence[str]) -> list[Opinion]:
         """Return one verdict a caption; only whole words count."""
         return [self._one(set(split_words(caption))) for caption in captions]
 
-    def _one(self, found: set[str]) -> Verdict:
+    def _one(self, found: set[str]) -> Opinion:
         if found & self.unsafe:
-            return Verdict.UNSAFE
-        return Verdict.SAFE if found & self.vocabulary else Verdict.UNPARSED
+            return Opinion.UNSAFE
+        return Opinion.SAFE if found & self.vocabulary else Opinion.UNPARSED
 
 
 def _single_words(listed: Collection[str]) -> frozenset[str]:
@@ -75,10 +75,10 @@ class ReplayJudge:
         self.answers, by = read_record(path)
         self.name = f"{by} (replayed)"
 
-    def judge(self, captions: Sequence[str]) -> list[Verdict]:
+    def judge(self, captions: Sequence[str]) -> list[Opinion]:
         """Return the recorded verdicts; UwmError for a caption without one, or an answer that is no verdict."""
         try:
-            return [Verdict(answer) for answer in replayed(self.answers, captions, self.path)]
+            return [Opinion(answer) for answer in replayed(self.answers, captions, self.path)]
         except ValueError as error:
             raise UwmError(f"{self.path}: {error}; write safe, unsafe or unparsed.") from error
 
