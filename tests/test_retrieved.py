@@ -61,6 +61,14 @@ def test_ties_count_as_unsafe_and_then_go_to_the_lower_index():
     assert found.index.tolist() == [0, 0] and found.safe.tolist() == [False, False]
 
 
+def test_rounding_parts_no_tie(parts):
+    parts = {part: rows.double() for part, rows in parts.items()}
+    parts["unsafe_image"], parts["unsafe_text"] = parts["safe_image"] / 3, parts["safe_text"] / 7
+    for query in ("text", "image"):
+        for side in ("safe", "unsafe"):
+            assert not retrieve(parts, query=query, side=side).safe.any()
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

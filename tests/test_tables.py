@@ -18,7 +18,7 @@ from uwmlib.errors import UwmError
 from uwmlib.metrics.catalogue import CATALOGUE
 from uwmlib.metrics.retrieval import retrieval
 from uwmlib.metrics.safeground import safeground
-from uwmlib.metrics.score import UP_TO_ONE, Score
+from uwmlib.metrics.score import UP_TO_ONE, Score, mean_of, share_of
 from uwmlib.paper.values import paper_table
 from uwmlib.reporting.tables import NBSP, Table, as_text, beside, paper_beside_ours, with_interval
 
@@ -227,6 +227,14 @@ def test_captions_name_every_unit(keys, unit):
     two = {"rouge_l", "bleu", "meteor", "bias_text"}
     shown = table.frame.iloc[0]
     assert [cell.startswith("0.50") for cell in shown] == [key in two for key in keys]
+
+
+def test_a_score_without_a_row_is_shown_in_its_own_unit_and_by_its_name():
+    own = {"mine": mean_of(np.array([0.25, 0.75]), unit=UP_TO_ONE), "rate": share_of([True, False])}
+    table = paper_beside_ours(["a"], ["mine", "rate"], {"a": own}, pd.DataFrame(), caption="C.", name="tab-x")
+    assert list(table.frame.columns) == ["mine", "rate"]
+    assert table.frame.at["a", "mine"].startswith("0.50") and table.frame.at["a", "rate"].startswith("50.0")
+    assert "in percent, caption scores from 0 to 1" in table.caption
 
 
 @pytest.mark.parametrize(
