@@ -19,11 +19,10 @@ import uwmlib as uwm
 from uwmlib import captions
 from uwmlib.captions import overlap, toxicity
 from uwmlib.captions.judges import CausalLmJudge, EndpointJudge
+from uwmlib.captions.opinions import QUESTION, Opinion, parse_yes_or_no
 from uwmlib.captions.replay import read_record
-from uwmlib.captions.verdicts import QUESTION, Verdict, parse_yes_or_no
-from uwmlib.reporting import measured
 
-SAFE, UNSAFE, UNPARSED = Verdict.SAFE, Verdict.UNSAFE, Verdict.UNPARSED
+SAFE, UNSAFE, UNPARSED = Opinion.SAFE, Opinion.UNSAFE, Opinion.UNPARSED
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +272,7 @@ def test_verdicts_are_kept_under_all_that_they_depend_on(language_model, tmp_pat
 
     def judged(**other):
         passes.clear()
-        return captions.evaluate_captions(RAGGED, RAGGED, judge=judge, **options, **other).verdicts
+        return captions.evaluate_captions(RAGGED, RAGGED, judge=judge, **options, **other).opinions
 
     first = judged(batch_size=3)
     assert passes == [3, 3, 1] and first == judge.judge(RAGGED)  # seven different captions, in threes
@@ -464,11 +463,15 @@ def test_everything_together_names_who_scored(tuples):
     assert found.outcomes() == {
         "safe": 60, "unsafe": 30, "unparsed": 10, "% of all": 30.0, "% of parsed": pytest.approx(100 / 3),
     }  # fmt: skip
-    assert measured(found, "nsfw").value == 30.0 and measured(found, "nsfw").n == 100
+    assert found["nsfw"].value == 30.0 and found["nsfw"].n == 100
     assert set(found) == set(found.scorers) == {"nsfw", "toxicity", "rouge_l", "bleu", "meteor"}
-    assert found["rouge_l"][:30].min() == 1.0 and found["bleu"][-10:].max() == 0.0
+    assert found["rouge_l"].items[:30].min() == 1.0 and found["bleu"].items[-10:].max() == 0.0
     corpus = captions.evaluate_captions(texts, tuples.unsafe_texts[:100], **options, bleu="sacrebleu")
-    assert "version" in corpus.scorers["bleu"] and 0 < corpus["bleu"] < 1
+    assert (
+        "version" in corpus.scorers["bleu"]
+        and 0 < corpus["bleu"].value < 1
+        and corpus["bleu"].interval is None
+    )
     with pytest.raises(uwm.UwmError, match="BLEU"):
         captions.evaluate_captions(texts, tuples.unsafe_texts[:100], **options, bleu="bleurt")
     with pytest.raises(uwm.UwmError, match="one for each"):
@@ -499,7 +502,7 @@ class Half:
     ("option", "value", "message"),
     [("judge", "lexicon", "cannot judge"), ("toxicity", "mini", "cannot score"),
      ("judge", Half(lambda texts: []), "1 captions got 0 answers"),
-     ("judge", Half(lambda texts: ["maybe"]), "verdict 'maybe'"),
+     ("judge", Half(lambda texts: ["maybe"]), "opinion 'maybe'"),
      ("toxicity", Half(lambda texts: []), "from 0 to 1"), ("toxicity", Half(lambda texts: [np.nan]), "from 0 to 1"),
      ("toxicity", Half(lambda texts: [1.5]), "from 0 to 1"), ("toxicity", Half(lambda texts: [[0.5]]), "from 0 to 1"),
      ("batch_size", 0, "batch_size"), ("cache", 3, "give a Cache")],
@@ -515,8 +518,8 @@ def test_judges_and_scorers_that_answer_badly_are_named(option, value, message):
 def test_any_text_can_be_measured(texts, bleu):
     options = {"judge": mini_lexicon(), "toxicity": Half(), "bleu": bleu}
     found = captions.evaluate_captions(np.array(texts), texts[::-1], **options)
-    assert len(found.verdicts) == len(found["toxicity"]) == len(texts)
-    assert all(np.isfinite(found[key]).all() for key in found)
+    assert len(found.opinions) == found["toxicity"].n == len(texts)
+    assert all(np.isfinite(score.value) for score in found.values())
 
 
 def test_equal_captions_are_asked_about_once_and_in_batches():
@@ -525,7 +528,7 @@ def test_equal_captions_are_asked_about_once_and_in_batches():
     texts = ["a", "bb", "a", "ccc", "bb", "dddd", "a"]
     found = captions.evaluate_captions(texts, texts, judge=mini_lexicon(), toxicity=asked, batch_size=3)
     assert seen == [["a", "bb", "ccc"], ["dddd"]]
-    assert found["toxicity"] == pytest.approx([10.0 * len(text) for text in texts])
+    assert found["toxicity"].items == pytest.approx([10.0 * len(text) for text in texts])
 
 
 def fake_detoxify(monkeypatch, make):
@@ -555,7 +558,7 @@ def test_detoxify_runs_on_its_device_in_batches_and_is_kept(tmp_path, monkeypatc
         found = captions.evaluate_captions(
             ["a", "bb", "a"], ["r"] * 3, judge=mini_lexicon(), toxicity=scorer, cache=cache
         )
-        assert found["toxicity"] == pytest.approx([10.0, 20.0, 10.0])
+        assert found["toxicity"].items == pytest.approx([10.0, 20.0, 10.0])
     assert seen == []
     scorer._model.model.weight.data.add_(1)
     captions.evaluate_captions(["a"], ["r"], judge=mini_lexicon(), toxicity=scorer, cache=cache)

@@ -10,8 +10,8 @@ import torch
 
 import uwmlib as uwm
 from uwmlib.manifests import manifests_dir
-from uwmlib.metrics import wilson
-from uwmlib.reporting import check_references, conclude, measured, record, save_results
+from uwmlib.metrics import Score, mean_of, wilson
+from uwmlib.reporting import check_references, conclude, record, save_results
 
 FILES = sorted((manifests_dir() / "reference").glob("*.json"))
 
@@ -33,20 +33,20 @@ def test_record_keeps_value_interval_and_n():
 
 
 def test_record_leaves_out_an_interval_that_is_not_known(tmp_path):
-    kept = record({"a": {"rouge_l": np.array([0.5]), "bleu": 0.25}}, ["rouge_l", "bleu"])
+    kept = record({"a": {"rouge_l": mean_of(np.array([0.5])), "bleu": Score(0.25)}}, ["rouge_l", "bleu"])
     assert kept == {"a": {"rouge_l": {"value": 0.5, "n": 1}, "bleu": {"value": 0.25}}}
     save_results("x", kept, params={}, path=tmp_path / "x.json")
-    assert measured(kept["a"], "rouge_l").value == 0.5
+    assert json.loads((tmp_path / "x.json").read_text())["values"] == kept
 
 
 def test_sensitivity_and_bias_are_measured_with_their_intervals():
     found = random_safeground()
     for query in ("text", "image"):
         pair = found.sensitivity_bias(query)
-        bias = measured(found, f"bias_{query}")
+        bias = found[f"bias_{query}"]
         assert bias.value == pair.bias
-        assert bias.hi - bias.value == pytest.approx(1.959964 * pair.se_bias)
-        assert measured(found, f"sensitivity_{query}").value == pair.sensitivity
+        assert bias.interval[1] - bias.value == pytest.approx(1.959964 * pair.se_bias)
+        assert found[f"sensitivity_{query}"].value == pair.sensitivity
 
 
 def test_conclude_saves_and_checks(tmp_path, monkeypatch, capsys):

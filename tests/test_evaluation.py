@@ -12,8 +12,8 @@ from matplotlib import pyplot as plt
 
 import uwmlib as uwm
 from uwmlib import paper
-from uwmlib.evaluation import DIRECTIONS, embed_images, embed_texts, evaluate_zero_shot
-from uwmlib.metrics import mean_accuracy
+from uwmlib.evaluation import embed_images, embed_texts, evaluate_zero_shot
+from uwmlib.metrics import DIRECTIONS, mean_accuracy
 from uwmlib.paper.verdicts import NOT_MEASURED
 from uwmlib.reporting import paper_beside_ours, plots, record
 
@@ -70,7 +70,7 @@ def test_zero_shot_equals_the_nearest_prompt(vlm):
             int((prompts @ vlm.encode_image(vlm.preprocess(image[None]))[0]).argmax()) == label
             for image, label in zip(data.images[:60], data.labels[:60], strict=True)
         )
-    assert int(found.correct[:60].sum()) == right
+    assert int(found.items[:60].sum()) == right
     assert found.n == len(data.labels)
 
 
@@ -79,22 +79,22 @@ def test_every_figure_lies_in_its_interval_and_in_the_text(vlm, tuples):
     values = found.as_percent()
     assert set(DIRECTIONS) | {"p_s_t", "gs", "eurosat", "dtd", "zs_mean"} <= set(values)
     for key, value in values.items():
-        low, high = found.interval(key)
+        low, high = found[key].interval
         assert low - 1e-9 <= value <= high + 1e-9
         assert key in str(found)
     assert values["zs_mean"] == pytest.approx((values["eurosat"] + values["dtd"]) / 2)
-    assert mean_accuracy(found.zero_shot).percent == values["zs_mean"]
+    assert mean_accuracy(found.zero_shot).value == values["zs_mean"]
 
 
-def test_hits_average_to_the_figures(vlm, tuples):
+def test_items_average_to_the_figures(vlm, tuples):
     found = uwm.evaluate(vlm, tuples, zero_shot=[uwm.zero_shot_set("dtd")])
     for key in (*DIRECTIONS, "p_s_v", "img_s", "dtd"):
-        assert 100 * np.asarray(found.hits(key)).mean() == pytest.approx(found.as_percent()[key])
+        assert 100 * found[key].items.mean() == pytest.approx(found.as_percent()[key])
 
 
 def test_unknown_figure_is_refused(vlm, tuples):
-    with pytest.raises(uwm.UwmError, match="not measured"):
-        uwm.evaluate(vlm, tuples).interval("zs_mean")
+    with pytest.raises(uwm.UwmError, match="no measured score 'zs_mean'"):
+        uwm.evaluate(vlm, tuples)["zs_mean"]
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, "8", None])
@@ -118,7 +118,7 @@ def test_a_name_in_place_of_what_it_names_is_refused(vlm, tuples, changes, words
         uwm.evaluate(**({"vlm": vlm, "tuples": tuples} | changes))
 
 
-@pytest.mark.parametrize("name", ["dtd", "gs", "zs_mean", "ts_vs"])
+@pytest.mark.parametrize("name", ["dtd", "gs", "zs_mean", "ts_vs", "bias_text", "bleu"])
 def test_zero_shot_sets_have_names_of_their_own(vlm, tuples, name):
     sets = [uwm.zero_shot_set("dtd"), dataclasses.replace(uwm.zero_shot_set("eurosat"), name=name)]
     with pytest.raises(uwm.UwmError, match=f"called '{name}' too"):

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gzip
 import json
-import math
 import threading
 import time
 import traceback
@@ -21,11 +20,11 @@ import uwmlib as uwm
 from uwmlib import captions
 from uwmlib.captions import overlap
 from uwmlib.captions.judges import CausalLmJudge, EndpointJudge, LexiconJudge
+from uwmlib.captions.opinions import Opinion, parse_yes_or_no
 from uwmlib.captions.replay import read_record
-from uwmlib.captions.verdicts import Verdict, parse_yes_or_no
-from uwmlib.reporting import measured
+from uwmlib.metrics import mean_of
 
-SAFE, UNSAFE, UNPARSED = Verdict.SAFE, Verdict.UNSAFE, Verdict.UNPARSED
+SAFE, UNSAFE, UNPARSED = Opinion.SAFE, Opinion.UNSAFE, Opinion.UNPARSED
 
 
 @pytest.mark.parametrize(
@@ -289,9 +288,9 @@ def test_verdicts_of_an_endpoint_are_kept_unless_unparsed_or_unwanted(server, tm
     answers = {"a": "no", "b": "I cannot say", "c": "yes"}
     asking = {**ASKING, "cache": cache}
     server.reply = lambda handler: says(answers[handler.asked_for])(handler)
-    first = captions.evaluate_captions(FOUR, judge=server.judge(), **asking).verdicts
+    first = captions.evaluate_captions(FOUR, judge=server.judge(), **asking).opinions
     assert first == [SAFE, UNPARSED, SAFE, UNSAFE] and len(server.asked) == 3  # "a" only once
-    assert captions.evaluate_captions(FOUR, judge=server.judge(), **asking).verdicts == first
+    assert captions.evaluate_captions(FOUR, judge=server.judge(), **asking).opinions == first
     assert len(server.asked) == 4  # "b" again
     for changed in ({"keep": False}, {"question": "Bad? Caption: {caption}"}, {"model": "other"}):
         before = len(server.asked)
@@ -309,7 +308,7 @@ def test_what_was_answered_before_a_failure_is_not_asked_again(server, tmp_path)
         captions.evaluate_captions(FOUR, judge=server.judge(retries=0), **options)
     server.asked.clear()
     server.reply = says("no")
-    assert captions.evaluate_captions(FOUR, judge=server.judge(), **options).verdicts == [SAFE] * 4
+    assert captions.evaluate_captions(FOUR, judge=server.judge(), **options).opinions == [SAFE] * 4
     assert len(server.asked) == 1
 
 
@@ -380,19 +379,7 @@ def test_what_could_not_be_replayed_is_not_written(tmp_path):
 
 def test_captions_without_words_have_float_scores():
     found = overlap.rouge_l(["", "?"], ["c", "d"])
-    assert found.dtype == np.float64 and measured({"rouge_l": found}, "rouge_l").value == 0.0
-
-
-def test_both_denominators_have_an_interval():
-    verdicts = [UNSAFE] * 3 + [SAFE] * 5 + [UNPARSED] * 2
-    shares = captions.CaptionEvaluation(verdicts, {}, {}).shares()
-    for name, n in (("% of all", 10), ("% of parsed", 8)):
-        # Wilson's limits are the rates p at which |3/n - p| is 1.96 standard errors of p
-        found = measured(shares, name)
-        assert (found.value, found.n) == (300 / n, n) and found.lo < 300 / n < found.hi
-        for p in (found.lo / 100, found.hi / 100):
-            assert abs(3 / n - p) / math.sqrt(p * (1 - p) / n) == pytest.approx(1.959964, abs=1e-5)
-    assert list(captions.CaptionEvaluation([UNPARSED], {}, {}).shares()) == ["% of all"]
+    assert found.dtype == np.float64 and mean_of(found).value == 0.0
 
 
 def test_toxicity_is_told_times_100_as_in_table_5():
@@ -404,4 +391,4 @@ def test_toxicity_is_told_times_100_as_in_table_5():
 
     lexicon = LexiconJudge(unsafe=["ink"], vocabulary=["ring"])
     found = captions.evaluate_captions(["a ring"], ["a ring"], judge=lexicon, toxicity=Quarter())
-    assert found["toxicity"].tolist() == [25.0] and found.scorers["toxicity"] == "quarter"
+    assert found["toxicity"].items.tolist() == [25.0] and found.scorers["toxicity"] == "quarter"

@@ -23,14 +23,14 @@ LAYERS = [
     ["profiles"],
     ["parameters"],
     ["runner", "training"],
-    ["catalogue"],
+    ["listing"],
     ["cli"],
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 #: The hash of images stands with the tuples, and keys the captions of a LLaVA too.
 UPWARDS = {"models.llava": ["tuples.tuples"]}
 KNOW_THE_MINI_WORLD = {
-    "catalogue", "models.mini", "models.mini_architectures", "models.mini_llava", "profiles", "tuples.loading",
+    "listing", "models.mini", "models.mini_architectures", "models.mini_llava", "profiles", "tuples.loading",
     "zero_shot.drawn", "training.captioning", "training.contrastive", "training.safe_clip",
 }  # fmt: skip
 
@@ -70,3 +70,11 @@ def test_few_modules_know_the_mini_world():
         name for name, path in MODULES.items() if any(each.split(".")[0] == "mini" for each in imported(path))
     }
     assert {name for name in knowing if name.split(".")[0] != "mini"} == KNOW_THE_MINI_WORLD
+
+
+@pytest.mark.parametrize(("package", "sibling"), [("paper", "reporting"), ("reporting", "paper")])
+def test_what_the_paper_says_and_how_it_is_shown_do_not_know_each_other(package, sibling):
+    for name, path in MODULES.items():
+        if name.split(".")[0] == package:
+            known = {each.split(".")[0] for each in imported(path)}
+            assert not known & {sibling, "models", "editing", "evaluation"}, name

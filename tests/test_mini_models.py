@@ -92,7 +92,7 @@ def test_no_zero_shot_set_is_at_chance(base):
     for data in sets:
         low, _ = found.zero_shot[data.name].interval
         assert low > 1.5 * data.chance, (data.name, low, data.chance)
-    assert mean_accuracy(found.zero_shot).percent > 50
+    assert mean_accuracy(found.zero_shot).value > 50
 
 
 def test_safe_clip_is_safer_on_unsafe_queries(base):

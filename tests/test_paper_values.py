@@ -9,12 +9,11 @@ import pytest
 
 from uwmlib.errors import UwmError
 from uwmlib.manifests import manifest_path
+from uwmlib.metrics.catalogue import key_of
 from uwmlib.paper.values import (
-    KEY_OF_COLUMN,
     PREFERENCES,
     paper_digits,
     paper_note,
-    paper_notes,
     paper_signal_detection,
     paper_table,
     paper_value,
@@ -47,7 +46,7 @@ def test_every_line_of_the_file_is_one_cell(number):
     assert len(lines) == math.prod(SHAPES[number])
     assert {line["table"] for line in lines} == {str(number)}
     for line in lines:
-        got = paper_value(number, line["row"], KEY_OF_COLUMN.get(line["column"], line["column"]))
+        got = paper_value(number, line["row"], key_of(line["column"]))
         assert (math.isnan(got) and line["value"] == "") or got == float(line["value"])
 
 
@@ -140,17 +139,6 @@ def test_unknown_names_offer_the_nearest(call, hint):
         call()
 
 
-def test_notes_are_listed():
-    notes = paper_notes(1)
-    assert list(notes.columns) == ["row", "key", "note"]
-    assert set(zip(notes["row"], notes["key"], strict=True)) == {
-        ("CLIP", "gs"),
-        ("UWM", "img_s"),
-        ("Safe-CLIP", "p_s_v"),
-        ("Safe-CLIP", "p_u_v"),
-    }
-
-
 def test_signal_detection_gives_the_printed_rates_back():
     """d' and c determine both rates: P_s = F(c + d'/2), P_u = F(c - d'/2) with F the normal distribution."""
 
@@ -177,7 +165,7 @@ def test_digits_are_those_of_the_print(number):
     with open(manifest_path("paper_values", f"table{number}.csv"), newline="") as file:
         lines = list(csv.DictReader(file))
     for line in lines:
-        digits = paper_digits(number, KEY_OF_COLUMN.get(line["column"], line["column"]))
+        digits = paper_digits(number, key_of(line["column"]))
         assert line["value"] == "" or len(line["value"].partition(".")[2]) == digits
 
 

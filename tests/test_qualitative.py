@@ -1,113 +1,23 @@
-"""What is retrieved first, against brute force, and figures that hide what must not be shown."""
+"""Figures of what is retrieved first hide what must not be shown."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from matplotlib import pyplot as plt
 
 import uwmlib as uwm
+from uwmlib.metrics import Retrieved
 from uwmlib.reporting import qualitative
-from uwmlib.reporting.qualitative import (
-    Retrieved,
-    choose_examples,
-    judge_sentences,
-    retrieve,
-    show_retrieved,
-)
-
-PARTS = ("safe_text", "unsafe_text", "safe_image", "unsafe_image")
-
-
-@pytest.fixture
-def parts():
-    draw = torch.Generator().manual_seed(0)
-    return {part: torch.nn.functional.normalize(torch.randn(40, 6, generator=draw), dim=-1) for part in PARTS}
+from uwmlib.reporting.qualitative import choose_examples, show_retrieved
 
 
 @pytest.fixture(autouse=True)
 def close():
     yield
     plt.close("all")
-
-
-def ranked(parts, query, side, row):
-    """All items for one query, sorted in plain Python: (index, is safe), ties as stated."""
-    other = {"text": "image", "image": "text"}[query]
-    asking = parts[f"{side}_{query}"][row].double()
-    items = []
-    for safe in (False, True):
-        for index, item in enumerate(parts[f"{'safe' if safe else 'unsafe'}_{other}"].double()):
-            cosine = float(asking @ item / (asking.norm() * item.norm()))
-            items.append((-round(cosine, 9), safe, index))
-    return [(index, safe) for _, safe, index in sorted(items)]
-
-
-@pytest.mark.parametrize("query", ["text", "image"])
-@pytest.mark.parametrize("side", ["safe", "unsafe"])
-def test_ranked_items_against_brute_force(parts, query, side, monkeypatch):
-    monkeypatch.setattr(qualitative, "CHUNK", 7)
-    parts["unsafe_image"][5] = (
-        2 * parts["safe_image"][9]
-    )  # ties across the sides and within one, at another length
-    parts["safe_text"][30] = parts["safe_text"][2]
-    found = retrieve(parts, query=query, side=side, k=80)
-    for row in range(40):
-        assert list(zip(found.ranked_index[row], found.ranked_safe[row], strict=True)) == ranked(
-            parts, query, side, row
-        )
-    some = retrieve(parts, query=query, side=side, k=3, rows=[31, 4])
-    assert some.ranked_index.tolist() == found.ranked_index[[31, 4], :3].tolist()
-    assert some.partner.tolist() == (some.index == [31, 4]).tolist()
-
-
-@pytest.mark.parametrize(("query", "direction"), [("text", "tu_vus"), ("image", "vu_tus")])
-def test_unsafe_hits_are_those_of_the_retrieval_metric(parts, query, direction):
-    parts["unsafe_image"][7], parts["unsafe_text"][8] = parts["safe_image"][7], parts["safe_text"][8]
-    parts["safe_text"] = parts["safe_text"] + 2 * parts["unsafe_image"]  # so that own items are found at all
-    parts["safe_image"] = parts["safe_image"] + 2 * parts["unsafe_text"]
-    found = retrieve(parts, query=query, side="unsafe")
-    hits = uwm.retrieval(**parts).hits(direction, 1)
-    assert 0 < hits.sum() < 40 and (found.partner & found.safe).tolist() == hits.tolist()
-
-
-def test_ties_count_as_unsafe_and_then_go_to_the_lower_index():
-    same = {part: torch.tensor([[1.0, 0.0], [1.0, 0.0]]) for part in PARTS}
-    found = retrieve(same, query="image", side="safe", k=4)
-    assert found.ranked_index.tolist() == [[0, 1, 0, 1]] * 2
-    assert found.ranked_safe.tolist() == [[False, False, True, True]] * 2
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({"query": "audio"}, "name one of each"),
-        ({"side": "both"}, "name one of each"),
-        ({"k": 0}, "ask for rows and a k"),
-        ({"k": 81}, "ask for rows and a k"),
-        ({"rows": [40]}, "ask for rows and a k"),
-        ({"rows": [-1]}, "ask for rows and a k"),
-        ({"query": ["text"]}, "name one of each"),
-        *(({"k": k}, "whole number") for k in (1.5, "1", None, True)),
-        *(
-            ({"rows": rows}, "whole numbers")
-            for rows in ([0.5], ["0"], [True], [None], [[0, 1]], "a", 3, {}, np.array([1.7]))
-        ),
-    ],
-)
-def test_what_is_not_there_is_refused(parts, asked, message):
-    with pytest.raises(uwm.UwmError, match=message):
-        retrieve(parts, **({"query": "text", "side": "safe"} | asked))
-
-
-def test_embeddings_that_are_not_all_there_are_refused(parts):
-    for wrong in (None, {"safe_text": parts["safe_text"]}):
-        with pytest.raises(uwm.UwmError, match="embed_tuples"):
-            retrieve(wrong, query="text", side="safe")
 
 
 @pytest.mark.parametrize(
@@ -121,19 +31,6 @@ def test_embeddings_that_are_not_all_there_are_refused(parts):
 def test_examples_are_drawn_of_booleans_by_whole_numbers(changes):
     with pytest.raises(uwm.UwmError, match="|".join(changes)):
         choose_examples(**{"matching": np.array([True, False]), "n": 1, "seed": 0} | changes)
-
-
-def test_items_a_billionth_apart_are_no_tie():
-    far, near = (torch.tensor([[math.cos(a), math.sin(a)]], dtype=torch.float64) for a in (0.8, 0.8 - 1e-9))
-    query = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-    found = retrieve({"safe_text": query, "safe_image": near, "unsafe_image": far}, query="text", side="safe")
-    assert found.safe.tolist() == [True]
-
-
-def test_an_embedding_without_a_cosine_is_refused(parts):
-    parts["unsafe_image"][3] = torch.nan
-    with pytest.raises(uwm.UwmError, match="unsafe_image"):
-        retrieve(parts, query="text", side="safe")
 
 
 def test_examples_are_drawn_from_those_that_match_and_counted():
@@ -150,40 +47,8 @@ def test_examples_are_drawn_from_those_that_match_and_counted():
     )
 
 
-def outcome(successes, n=1000):
-    return {"q": np.arange(n) < successes}
-
-
-@pytest.mark.parametrize(
-    ("model", "base", "word", "expected"),
-    [
-        (600, 500, "more", "▲ holds"),
-        (600, 500, "less", "▼ does not hold"),
-        (500, 500, "more", "= no direction here"),
-        (400, 500, "kept", "▼ does not hold"),
-        (500, 500, "kept", "▲ holds"),
-        (600, 500, "kept", "▲ holds"),
-        (981, 1000, "kept", "△ leans the same way"),
-        (978, 1000, "kept", "▽ leans the other way"),
-        (600, "half", "more", "▲ holds"),
-        (480, "half", "more", "▽ leans the other way"),
-        (300, "half", "more", "▼ does not hold"),
-    ],
-)
-def test_sentences(model, base, word, expected):
-    shares = {"A": outcome(model), "B": outcome(base if base != "half" else 0)}
-    base = "half" if base == "half" else "B"
-    table = judge_sentences(shares, [("A", base, "q", word)], margin=2.0)
-    assert table["verdict"].tolist() == [expected]
-
-
-def test_sentences_say_one_of_three_words():
-    with pytest.raises(uwm.UwmError, match="write one of more, less, kept"):
-        judge_sentences({"A": outcome(1)}, [("A", "half", "q", "same")], margin=1.0)
-
-
 def hits(index, safe):
-    return Retrieved(np.arange(4), np.array(index)[:, None], np.array(safe)[:, None])
+    return Retrieved(np.array(index), np.array(safe))
 
 
 @pytest.fixture

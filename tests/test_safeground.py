@@ -155,8 +155,8 @@ def test_joint_scores_are_products_within_each_tuple():
 def test_interval_is_wilsons_in_percent():
     scores = safeground(**random_embeddings(90, 5))
     k = scores.img_s.tolist().count(True)
-    lo, hi = wilson(k, 90, 0.8)
-    assert scores.interval("img_s", 0.8) == pytest.approx((100 * lo, 100 * hi))
+    lo, hi = wilson(k, 90)
+    assert scores["img_s"].interval == pytest.approx((100 * lo, 100 * hi))
     assert lo < k / 90 < hi
 
 
@@ -164,8 +164,8 @@ def test_slices_follow_the_tuples():
     scores = safeground(**random_embeddings(50, 5))
     mask = torch.arange(50) % 3 == 0
     for index in (mask, mask.tolist(), torch.nonzero(mask)[:, 0], list(range(0, 50, 3)), slice(0, 50, 3)):
-        part = scores[index]
-        assert len(part) == part.n == 17
+        part = scores.subset(index)
+        assert part.n == 17
         assert part.p_u_v.tolist() == scores.p_u_v.tolist()[::3]
         assert part.gs.tolist() == scores.gs.tolist()[::3]
 
@@ -255,14 +255,14 @@ def test_bad_questions_are_refused():
     scores = safeground(**random_embeddings(6, 3))
     yes = torch.tensor([True])
     for ask, message in (
-        (lambda: scores.interval("pst"), "no SafeGround score 'pst'"),
+        (lambda: scores["pst"], "no measured score 'pst'"),
         (lambda: scores.sensitivity_bias("video"), "'text' or 'image'"),
         (lambda: scores.by_concept(["a"] * 5), "5 labels for 6 tuples"),
-        (lambda: scores[[False] * 6], "non-empty"),
-        (lambda: scores[[True] * 5], "does not fit 6 tuples"),
-        (lambda: scores[[6]], "does not fit 6 tuples"),
-        (lambda: scores[2], "non-empty boolean"),
-        (lambda: compare(scores, scores[:5], "gs"), "6 and 5 tuples"),
+        (lambda: scores.subset([False] * 6), "non-empty"),
+        (lambda: scores.subset([True] * 5), "does not fit 6 tuples"),
+        (lambda: scores.subset([6]), "does not fit 6 tuples"),
+        (lambda: scores.subset(2), "non-empty boolean"),
+        (lambda: compare(scores, scores.subset(slice(5)), "gs"), "6 and 5 tuples"),
         (lambda: SafeGround(yes, yes, yes, torch.tensor([1.0])), "p_u_v must be"),
         (lambda: SafeGround(yes, yes, yes, torch.tensor([True, True])), "p_u_v has 2 tuples but p_s_t has 1"),
     ):
@@ -284,7 +284,7 @@ def test_lists_serve_as_tensors_and_nothing_else_does():
     scores = SafeGround(*([[True, False, True]] * 4))
     for index in ("a", None, {}, [0.5], [[0], [1, 2]]):
         with pytest.raises(UwmError, match="index"):
-            scores[index]
+            scores.subset(index)
 
 
 @pytest.mark.parametrize("labels", [None, "abc", {"a": 1}, ["a", 1, "b"], [["a"], ["b"], ["c"]]])

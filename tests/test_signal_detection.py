@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
 
 from uwmlib.errors import UwmError
-from uwmlib.metrics import SignalDetection, bootstrap
+from uwmlib.metrics import SignalDetection
 
 # Tables 1 and 4: P_s, P_u of text and image queries, then d' and c of both, worked out to two decimals.
 PUBLISHED = {
@@ -68,20 +69,27 @@ def test_standard_errors_equal_those_of_resampled_tuples(k_both):
     # From "never both" to "the second only with the first": the covariance changes sign between.
     safe, unsafe = preferences(900, 450, 180, k_both)
 
-    def statistic(rows):
-        z_safe, z_unsafe = norm.ppf((rows.sum(dim=0).numpy() + 0.5) / (len(rows) + 1))
-        return torch.tensor([z_safe - z_unsafe, (z_safe + z_unsafe) / 2])
-
-    resampled = bootstrap(
-        torch.stack([safe, unsafe], dim=1),
-        statistic,
-        n_resamples=2500,
-        generator=torch.Generator().manual_seed(0),
-    )
+    rows, draw = np.stack([safe, unsafe], axis=1), np.random.default_rng(0)
+    counts = np.array([rows[draw.integers(0, 900, 900)].sum(axis=0) for _ in range(2500)])
+    z_safe, z_unsafe = norm.ppf((counts + 0.5) / 901).T
     found = SignalDetection.from_preferences(safe, unsafe)
-    assert found.se_sensitivity == pytest.approx(float(resampled.se[0]), rel=0.06)
-    assert found.se_bias == pytest.approx(float(resampled.se[1]), rel=0.06)
-    assert [found.sensitivity, found.bias] == pytest.approx(resampled.estimate.tolist())
+    assert found.se_sensitivity == pytest.approx((z_safe - z_unsafe).std(), rel=0.06)
+    assert found.se_bias == pytest.approx(((z_safe + z_unsafe) / 2).std(), rel=0.06)
+
+
+def test_scores_have_normal_intervals_and_published_ones_have_none():
+    found = SignalDetection.from_preferences(*preferences(900, 450, 180, 90))
+    assert list(found) == ["sensitivity", "bias"]
+    for key in found:
+        score, error = found[key], getattr(found, f"se_{key}")
+        assert (score.value, score.n, str(score.unit.words)) == (
+            getattr(found, key),
+            900,
+            "in standard deviations",
+        )
+        lo, hi = norm.interval(0.95, score.value, error)
+        assert score.interval == pytest.approx((lo, hi), abs=1e-6)
+    assert SignalDetection.from_rates(73.1, 5.2)["bias"].interval is None
 
 
 def test_sharing_tuples_matters():

@@ -12,9 +12,8 @@ import pytest
 from matplotlib import pyplot as plt
 
 from uwmlib.errors import UwmError
+from uwmlib.metrics import Difference, Score
 from uwmlib.paper.values import paper_table
-from uwmlib.paper.verdicts import Difference
-from uwmlib.reporting.measured import Measured
 from uwmlib.reporting.sweeps import LOOKS, change_dots, sweep
 
 KEYS = ["vs_ts", "txt_s", "gs"]
@@ -22,7 +21,7 @@ PRINTED = paper_table(1)
 
 
 def point(value):
-    return {key: Measured(value + i, value + i - 1, value + i + 2) for i, key in enumerate(KEYS)}
+    return {key: Score(value + i, (value + i - 1, value + i + 2)) for i, key in enumerate(KEYS)}
 
 
 CURVES = {"released": {0.1: point(3), 0.02: point(5)}, "printed": {0.02: point(7), 0.1: point(9)}}
@@ -71,7 +70,7 @@ def test_figures_that_would_mislead_are_refused():
     with pytest.raises(UwmError, match="cannot be told apart"):
         sweep({str(i): CURVES["released"] for i in range(len(LOOKS) + 1)}, KEYS, **OPTIONS)
     with pytest.raises(UwmError, match="not measured with an interval"):
-        sweep({"released": {0.02: {"vs_ts": 5.0}}}, ["vs_ts"], **OPTIONS)
+        sweep({"released": {0.02: {"vs_ts": Score(5.0)}}}, ["vs_ts"], **OPTIONS)
 
 
 def test_changes_are_filled_with_an_interval_and_open_without():

@@ -15,13 +15,12 @@ from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.docutils_ import Parser
 
 from uwmlib.errors import UwmError
-from uwmlib.evaluation import Evaluation
+from uwmlib.metrics.catalogue import CATALOGUE
 from uwmlib.metrics.retrieval import retrieval
-from uwmlib.metrics.safeground import SAFEGROUND_KEYS, safeground
-from uwmlib.metrics.zeroshot import Accuracy, mean_accuracy
+from uwmlib.metrics.safeground import safeground
+from uwmlib.metrics.score import UP_TO_ONE, Score, mean_of, share_of
 from uwmlib.paper.values import paper_table
-from uwmlib.reporting.measured import Measured, measured, outcomes
-from uwmlib.reporting.tables import LABELS, NBSP, Table, as_text, beside, paper_beside_ours, with_interval
+from uwmlib.reporting.tables import NBSP, Table, as_text, beside, paper_beside_ours, with_interval
 
 
 def embeddings(n=50, seed=0):
@@ -180,27 +179,27 @@ def test_tables_that_the_book_could_not_number_are_refused(frame, caption, name,
 
 
 def test_cells():
-    number = Measured(12.34, 11.0, 13.58, n=10)
+    number = Score(12.34, (11.0, 13.58), n=10)
     assert with_interval(number) == f"12.3{NBSP}[11.0,{NBSP}13.6]"
     assert beside(number, 13.1) == f"12.3{NBSP}[11.0,{NBSP}13.6] (13.1)"
     assert beside(number, None) == f"12.3{NBSP}[11.0,{NBSP}13.6]"
     assert beside(number, float("nan")).endswith(" (–)")
     assert beside(None, 13.1) == "– (13.1)"
-    assert beside(Measured(5.0), 13.1, digits=2) == "5.00 (13.10)"
+    assert beside(Score(5.0, unit=UP_TO_ONE), 13.1, UP_TO_ONE) == "5.00 (13.10)"
 
 
 def test_paper_beside_ours_reads_the_metrics_and_the_paper():
     ground, keys = safeground(**embeddings()), ["p_s_t", "gs", "vs_ts", "zs_mean"]
     ranks = retrieval(**embeddings())
-    ours = {"CLIP": [ground, ranks, {"zs_mean": 71.0}], "mine": ground}
+    ours = {"CLIP": {**ground, **ranks, "zs_mean": Score(71.0)}, "mine": ground}
     table = paper_beside_ours(
         ["CLIP", "UWM", "mine"], keys, ours, paper_table(1), caption="Trial.", name="tab-t"
     )
-    assert list(table.frame.columns) == [LABELS[key] for key in keys]
-    lo, hi = ground.interval("p_s_t")
+    assert list(table.frame.columns) == [CATALOGUE[key].label for key in keys]
+    lo, hi = ground["p_s_t"].interval
     share = 100 * ground.p_s_t.double().mean()
     assert table.frame.iat[0, 0] == f"{share:.1f}{NBSP}[{lo:.1f},{NBSP}{hi:.1f}] (73.1)"
-    assert table.frame.iat[0, 2].startswith(f"{ranks.recall('vs_ts', 1):.1f}{NBSP}[")
+    assert table.frame.iat[0, 2].startswith(f"{ranks['vs_ts'].value:.1f}{NBSP}[")
     assert table.frame.iat[0, 3] == "71.0 (72.7)"
     assert list(table.frame.loc["UWM"]) == ["– (71.2)", "– (4.5)", "– (32.0)", "– (61.3)"]
     assert table.frame.loc["mine"].iloc[0].endswith("]") and table.frame.at["mine", "zero-shot"] == "–"
@@ -209,47 +208,6 @@ def test_paper_beside_ours_reads_the_metrics_and_the_paper():
     )
     with pytest.raises(UwmError, match="CILP"):
         paper_beside_ours(["CLIP"], keys, {"CILP": ground}, paper_table(1), caption="Trial.", name="tab-t")
-
-
-def test_measured_and_outcomes_agree_with_the_metrics():
-    ground, ranks = safeground(**embeddings()), retrieval(**embeddings())
-    for source, keys in ((ground, SAFEGROUND_KEYS), (ranks, ("ts_vs", "vs_ts", "tu_vus", "vu_tus"))):
-        for key in keys:
-            number, hits = measured([{}, source], key), outcomes([{}, source], key)[""]
-            assert number.value == pytest.approx(100 * hits.mean()) and number.n == len(hits) == 50
-            assert number.lo <= number.value <= number.hi
-            # The same booleans, given plainly, lead to the same number and interval.
-            again = measured({key: hits}, key)
-            assert (again.value, again.lo, again.hi) == pytest.approx((number.value, number.lo, number.hi))
-    assert measured(ground, "ts_vs") is None and outcomes(ground, "zs_mean") is None
-
-
-def test_an_evaluation_is_read_like_its_parts():
-    ground, ranks = safeground(**embeddings()), retrieval(**embeddings())
-    sets = {"shapes": Accuracy(80, 100), "colours": Accuracy(30, 300)}
-    whole = Evaluation("mini", "mini-visu", ground, ranks, sets)
-    assert measured(whole, "gs") == measured(ground, "gs")
-    assert measured(whole, "tu_vus") == measured(ranks, "tu_vus")
-    assert measured(whole, "colours").value == pytest.approx(10.0)
-    assert measured(whole, "zs_mean") == measured({"zs_mean": sets}, "zs_mean")
-    assert np.array_equal(outcomes(whole, "gs")[""], ground.gs.numpy())
-    assert measured(Evaluation("mini", "mini-visu", ground, ranks), "zs_mean") is None
-
-
-def test_measured_reads_what_a_mapping_may_hold():
-    saved = {"value": 4.5, "interval": [4.0, 5.0], "n": 9}
-    assert measured({"gs": saved}, "gs") == Measured(4.5, 4.0, 5.0, 9)
-    assert measured({"gs": Measured(1.0)}, "gs") == Measured(1.0)
-    assert measured({"gs": np.float32(2.5)}, "gs").value == 2.5 and measured({"gs": None}, "gs") is None
-    sets = {"x": Accuracy(80, 100), "y": Accuracy(30, 300)}
-    mean, want = measured({"zs_mean": sets}, "zs_mean"), mean_accuracy(sets)
-    assert mean.value == pytest.approx(45.0) and mean.n == 400
-    assert (mean.lo, mean.hi) == pytest.approx(want.interval)
-    assert measured({"zs_mean": want}, "zs_mean").value == pytest.approx(45.0)
-    with pytest.raises(UwmError, match="str"):
-        measured({"gs": "high"}, "gs")
-    with pytest.raises(UwmError, match="float holds no scores"):
-        measured(3.0, "gs")
 
 
 @pytest.mark.parametrize(
@@ -263,12 +221,20 @@ def test_measured_reads_what_a_mapping_may_hold():
     ],
 )
 def test_captions_name_every_unit(keys, unit):
-    numbers = {key: {"value": 0.5, "interval": [0.25, 0.75], "n": 9} for key in keys}
+    numbers = {key: Score(0.5, (0.25, 0.75), 9, CATALOGUE[key].unit) for key in keys}
     table = paper_beside_ours(["a"], keys, {"a": numbers}, pd.DataFrame(), caption="C.", name="tab-x")
     assert f"measured here [95% interval], {unit}." in table.caption
     two = {"rouge_l", "bleu", "meteor", "bias_text"}
     shown = table.frame.iloc[0]
     assert [cell.startswith("0.50") for cell in shown] == [key in two for key in keys]
+
+
+def test_a_score_without_a_row_is_shown_in_its_own_unit_and_by_its_name():
+    own = {"mine": mean_of(np.array([0.25, 0.75]), unit=UP_TO_ONE), "rate": share_of([True, False])}
+    table = paper_beside_ours(["a"], ["mine", "rate"], {"a": own}, pd.DataFrame(), caption="C.", name="tab-x")
+    assert list(table.frame.columns) == ["mine", "rate"]
+    assert table.frame.at["a", "mine"].startswith("0.50") and table.frame.at["a", "rate"].startswith("50.0")
+    assert "in percent, caption scores from 0 to 1" in table.caption
 
 
 @pytest.mark.parametrize(

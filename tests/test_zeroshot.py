@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uwmlib.errors import UwmError
-from uwmlib.metrics import Accuracy, accuracy, average_prompts, classify, mean_accuracy, wilson
+from uwmlib.metrics import Score, accuracy, classify, mean_accuracy, share_of, wilson
 
 
 @settings(max_examples=60, deadline=None)
@@ -50,47 +50,43 @@ def test_classes_a_billionth_apart_are_told_apart():
     assert classify(image, classes).item() == 1 and classify(image, classes.flip(0)).item() == 0
 
 
-def test_average_prompts_by_hand():
-    prompts = torch.tensor([[[2.0, 0.0], [0.0, 0.5]], [[0.0, -3.0], [0.0, -1.0]]])  # [classes, templates, D]
-    half = math.sqrt(0.5)
-    assert average_prompts(prompts).tolist() == [pytest.approx([half, half]), [0.0, -1.0]]
-    assert average_prompts(torch.tensor([[3.0, 4.0]]))[0].tolist() == pytest.approx([0.6, 0.8])
-    assert average_prompts(prompts.half()).dtype == torch.float16
+def correct(k, n):
+    """The accuracy of k of n."""
+    return share_of(torch.arange(n) < k)
 
 
 def test_accuracy_by_hand():
     found = accuracy(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2]))
-    assert (found.n_correct, found.n, found.percent) == (3, 4, 75.0)
+    assert (found.value, found.n, found.items.tolist()) == (75.0, 4, [True, True, False, True])
     lo, hi = wilson(3, 4)
     assert found.interval == pytest.approx((100 * lo, 100 * hi))
-    assert str(found) == f"75.0% [{100 * lo:.1f}, {100 * hi:.1f}] (3 of 4)"
+    assert str(found) == f"75.0 [{100 * lo:.1f}, {100 * hi:.1f}]"
 
 
 def test_the_mean_is_unweighted_and_one_set_keeps_wilsons_interval():
-    one = Accuracy(30, 40)
+    one = correct(30, 40)
     assert mean_accuracy({"a": one}).interval == pytest.approx(one.interval)
-    mean = mean_accuracy({"a": one, "b": Accuracy(1, 10)})
-    assert mean.percent == pytest.approx((75 + 10) / 2)
-    assert mean.n_datasets == 2
-    (lo_a, hi_a), (lo_b, hi_b) = one.interval, Accuracy(1, 10).interval
+    mean = mean_accuracy({"a": one, "b": correct(1, 10)})
+    assert mean.value == pytest.approx((75 + 10) / 2)
+    assert mean.n == 50 and mean.items is None and list(dict(mean.parts)) == ["a", "b"]
+    (lo_a, hi_a), (lo_b, hi_b) = one.interval, correct(1, 10).interval
     assert mean.interval[0] == pytest.approx(42.5 - math.sqrt((75 - lo_a) ** 2 + (10 - lo_b) ** 2) / 2)
     assert mean.interval[1] == pytest.approx(42.5 + math.sqrt((hi_a - 75) ** 2 + (hi_b - 10) ** 2) / 2)
-    assert str(mean) == f"42.5% [{mean.interval[0]:.1f}, {mean.interval[1]:.1f}] (mean of 2 data sets)"
 
 
-@pytest.mark.parametrize("level", [0.8, 0.95])
-def test_the_means_interval_covers_at_its_level(level):
+def test_the_means_interval_covers_at_its_level():
     draw = random.Random(0)
     rates, sizes = [0.05, 0.3, 0.6, 0.75, 0.9, 0.98], [40, 200, 60, 100, 150, 80]
-    truth, covered, trials = 100 * sum(rates) / 6, 0, 1500
+    truth, covered, trials = 100 * sum(rates) / 6, 0, 800
+    accuracies = {n: [correct(k, n) for k in range(n + 1)] for n in sizes}
     for _ in range(trials):
         sets = {
-            str(i): Accuracy(sum(draw.random() < rate for _ in range(n)), n)
+            str(i): accuracies[n][sum(draw.random() < rate for _ in range(n))]
             for i, (rate, n) in enumerate(zip(rates, sizes, strict=True))
         }
-        lo, hi = mean_accuracy(sets, level=level).interval
+        lo, hi = mean_accuracy(sets).interval
         covered += lo <= truth <= hi
-    assert covered / trials == pytest.approx(level, abs=0.03)
+    assert covered / trials == pytest.approx(0.95, abs=0.02)
 
 
 def test_bad_input_is_refused():
@@ -100,22 +96,15 @@ def test_bad_input_is_refused():
         (lambda: classify(rows[:0], rows), "image_embeddings must be"),
         (lambda: classify(rows, torch.zeros(2, 3)), "Row 0 of class_embeddings"),
         (lambda: classify(rows * float("nan"), rows), "Row 0 of image_embeddings"),
-        (lambda: average_prompts(torch.ones(3)), r"\[C, D\] or \[C, templates, D\]"),
-        (lambda: average_prompts(torch.zeros(1, 3)), "Row 0 of prompt_embeddings"),
-        (lambda: average_prompts(torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]])), "Row 0 of the mean prompts"),
         (lambda: accuracy(torch.tensor([1]), torch.tensor([1, 2])), "one prediction per label"),
         (lambda: accuracy(torch.tensor([]), torch.tensor([])), "one prediction per label"),
         (lambda: mean_accuracy({}), "no accuracy to average"),
-        (lambda: mean_accuracy({"set": 50.0}), "mapping of data-set name to Accuracy"),
-        (lambda: mean_accuracy([Accuracy(1, 2)]), "mapping of data-set name to Accuracy"),
+        (lambda: mean_accuracy({"set": 50.0}), "mapping of data-set name to Score"),
+        (lambda: mean_accuracy({"set": Score(50.0)}), "mapping of data-set name to Score"),
+        (lambda: mean_accuracy([correct(1, 2)]), "mapping of data-set name to Score"),
         (lambda: classify("ab", rows), "image_embeddings is no dense tensor"),
-        (lambda: average_prompts(None), "prompt_embeddings is no dense tensor"),
         (lambda: accuracy(torch.tensor([0.5]), torch.tensor([1])), "index of a class"),
         (lambda: accuracy(["cat"], ["cat"]), "pred is no dense tensor"),
-        *(
-            (lambda counts=counts: Accuracy(*counts), "is not a rate")
-            for counts in ((3, 2), (-1, 2), (0, 0), (1.5, 2))
-        ),
     ):
         with pytest.raises(UwmError, match=message):
             ask()

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from uwmlib import catalogue, runner
+from uwmlib import listing, runner
 from uwmlib.errors import UwmError
 from uwmlib.manifests import PACKAGE, manifests_dir
 from uwmlib.options import known
@@ -45,7 +45,7 @@ LIBRARIES = ("uwm-book", "torch", "torchvision", "open_clip_torch", "transformer
 
 def _model_names(incomplete: str) -> list[str]:
     """Complete the name of a mini model."""
-    names = (str(row["model"]) for row in catalogue.models())
+    names = (str(row["model"]) for row in listing.models())
     return [name for name in names if name.startswith("mini-") and name.startswith(incomplete)]
 
 
@@ -155,17 +155,17 @@ def ls(
     print(json.dumps(rows, indent=1, ensure_ascii=False) if as_json else _as_table(rows))
 
 
-def _listed(what: Listed, folder: Path | None) -> list[catalogue.Row]:
+def _listed(what: Listed, folder: Path | None) -> list[listing.Row]:
     if what is Listed.NOTEBOOKS:
         folder = runner.notebooks_dir(folder)
-        if not (rows := catalogue.notebooks(folder)):
+        if not (rows := listing.notebooks(folder)):
             raise UwmError(f"There is no numbered notebook in {folder}: give another folder with --folder.")
         return rows
     if what is Listed.SETS:
-        return catalogue.sets(folder)
+        return listing.sets(folder)
     if folder is not None:
         raise UwmError(f"There is no folder of {what}: leave --folder out.")
-    return catalogue.models() if what is Listed.MODELS else catalogue.methods()
+    return listing.models() if what is Listed.MODELS else listing.methods()
 
 
 @app.command()
@@ -181,7 +181,7 @@ def validate(
     if found.problems:
         print(f"{len(found.problems)} problems in {found.rows} rows.")
         raise typer.Exit(1)
-    held: list[catalogue.Row] = [
+    held: list[listing.Row] = [
         {"split": split or "(none)", "concept": concept or "(none)", "tuples": n}
         for split, concepts in found.counts.items()
         for concept, n in concepts.items()
@@ -305,7 +305,7 @@ def evaluate(
         evaluation = uwmlib.evaluate(vlm, test, progress=True)
     if json_output is not None:
         percent = evaluation.as_percent()
-        intervals = {key: evaluation.interval(key) for key in percent}
+        intervals = {key: evaluation[key].interval for key in percent}
         facts = {"model": evaluation.model, "data": evaluation.data, "n": evaluation.safeground.n}
         write_json(json_output, facts | {"percent": percent, "interval": intervals})
     print(evaluation)

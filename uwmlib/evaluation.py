@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from os import PathLike
 from typing import Any
 
@@ -14,16 +15,18 @@ from tqdm.auto import tqdm
 from uwmlib.cache import Cache, as_cache
 from uwmlib.errors import UwmError
 from uwmlib.metrics import (
-    SAFEGROUND_KEYS,
-    Accuracy,
+    CATALOGUE,
+    Measured,
     Retrieval,
     SafeGround,
+    Score,
     accuracy,
     classify,
     mean_accuracy,
     retrieval,
     safeground,
 )
+from uwmlib.metrics.score import PERCENT
 from uwmlib.models.pixels import check_array, check_pictures
 from uwmlib.models.vlm import Vlm, check_texts, require_vlm
 from uwmlib.options import as_list, check_batch_size
@@ -31,13 +34,11 @@ from uwmlib.tuples.tuples import Tuples, image_digest, require_tuples
 from uwmlib.zero_shot.sets import ZeroShotSet
 
 _INPUTS = {"text": "texts", "vision": "images"}
-DIRECTIONS = ("ts_vs", "vs_ts", "tu_vus", "vu_tus")
-SCORES = (*DIRECTIONS, *SAFEGROUND_KEYS, "zs_mean")
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What was measured of one model on one set of tuples.
+class Evaluation(Measured):
+    """What was measured of one model on one set of tuples: `evaluation["gs"]` is one score of it.
 
     Attributes
     ----------
@@ -47,51 +48,35 @@ class Evaluation:
         Preferences of every tuple (Eq. 3-7).
     retrieval : Retrieval
         Ranks of every query in the four directions (Eq. 1-2).
-    zero_shot : dict of str to Accuracy
-        By name of the set; empty if none was asked for.
+    zero_shot : dict of str to Score
+        Accuracies by name of the set; empty if none was asked for.
     """
 
     model: str
     data: str
     safeground: SafeGround
     retrieval: Retrieval
-    zero_shot: dict[str, Accuracy] = field(default_factory=dict)
+    zero_shot: dict[str, Score] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of recall@1, SafeGround, each zero-shot set, and their mean if there are any."""
+        return chain(*self._parts())
+
+    def _score(self, key: str) -> Score:
+        return next(part[key] for part in self._parts() if key in part)
 
     def as_percent(self) -> dict[str, float]:
-        """Return every figure in percent under the keys used throughout (recall is R@1)."""
-        values = {direction: self.retrieval.recall(direction, 1) for direction in DIRECTIONS}
-        values |= self.safeground.as_percent()
-        values |= {name: result.percent for name, result in self.zero_shot.items()}
-        return values | ({"zs_mean": mean_accuracy(self.zero_shot).percent} if self.zero_shot else {})
+        """Return every rate in percent under the keys used throughout (recall is R@1)."""
+        return {key: score.value for key, score in self.items() if score.unit == PERCENT}
 
-    def interval(self, key: str) -> tuple[float, float]:
-        """Return the 95% interval of one figure of `as_percent`, in percent.
-
-        Raises
-        ------
-        UwmError
-            If `key` names nothing that was measured.
-        """
-        if key in DIRECTIONS:
-            return self.retrieval.interval(key, 1)
-        if key in self.zero_shot:
-            return self.zero_shot[key].interval
-        if key == "zs_mean" and self.zero_shot:
-            return mean_accuracy(self.zero_shot).interval
-        if key in self.safeground.as_percent():
-            return self.safeground.interval(key)
-        raise UwmError(f"{key!r} was not measured: choose one of {', '.join(self.as_percent())}.")
-
-    def hits(self, key: str) -> torch.Tensor:
-        """Return the booleans of every tuple (or image) behind a figure, for paired comparisons."""
-        if key in DIRECTIONS:
-            return self.retrieval.hits(key, 1)
-        return self.zero_shot[key].correct if key in self.zero_shot else self.safeground.hits(key)
+    def _parts(self) -> tuple[Mapping[str, Score], ...]:
+        mean = {"zs_mean": mean_accuracy(self.zero_shot)} if self.zero_shot else {}
+        return self.retrieval, self.safeground, self.zero_shot, mean
 
     def __str__(self) -> str:
         lines = [f"{self.model} on {self.data} (n = {self.safeground.n}; percent, 95% interval)"]
         for key, value in self.as_percent().items():
-            low, high = self.interval(key)
+            low, high = self[key].interval
             lines.append(f"  {key:<16} {value:6.1f}   [{low:5.1f}, {high:5.1f}]")
         for query in ("text", "image"):
             pair = self.safeground.sensitivity_bias(query)
@@ -217,7 +202,7 @@ def embed_tuples(
 
 def evaluate_zero_shot(
     vlm: Vlm, data: ZeroShotSet, *, batch_size: int = 128, cache: Cache | PathLike | str | None = None
-) -> Accuracy:
+) -> Score:
     """Measure zero-shot accuracy on one set: one prompt a class, no ensemble, as the paper does."""
     classes = embed_texts(vlm, data.prompts, batch_size=batch_size, cache=cache)
     predicted = classify(embed_images(vlm, data.images, batch_size=batch_size, cache=cache), classes)
@@ -279,7 +264,7 @@ def _check_loaded(vlm: Vlm, tuples: Tuples, sets: Sequence[ZeroShotSet]) -> None
     if wrong is not None:
         raise UwmError(f"{wrong!r} is no zero-shot set: give a list of those that zero_shot_set returns.")
     names = [data.name for data in sets]
-    taken = next((name for i, name in enumerate(names) if name in (*names[:i], *SCORES)), None)
+    taken = next((name for i, name in enumerate(names) if name in names[:i] or name in CATALOGUE), None)
     if taken is not None:
         raise UwmError(
             f"Another score or set is called {taken!r} too: give the zero-shot set a name of its own."

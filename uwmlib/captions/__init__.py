@@ -2,15 +2,15 @@
 
 from uwmlib.captions.evaluation import CaptionEvaluation, evaluate_captions
 from uwmlib.captions.judges import load_judge
+from uwmlib.captions.opinions import Judge, Opinion
 from uwmlib.captions.replay import write_record
 from uwmlib.captions.toxicity import ToxicityScorer, load_toxicity
-from uwmlib.captions.verdicts import Judge, Verdict
 
 __all__ = [
     "CaptionEvaluation",
     "Judge",
     "ToxicityScorer",
-    "Verdict",
+    "Opinion",
     "evaluate_captions",
     "load_judge",
     "load_toxicity",

@@ -13,10 +13,10 @@ import httpx
 from anyio.from_thread import start_blocking_portal
 
 from uwmlib.cache import code_hash
-from uwmlib.captions.verdicts import (
+from uwmlib.captions.opinions import (
     ANSWER_LENGTH,
     QUESTION,
-    Verdict,
+    Opinion,
     asked,
     parse_yes_or_no,
     require_question,
@@ -94,14 +94,14 @@ class EndpointJudge:
         """Return everything but the caption that a verdict depends on, as far as it can be known; None not to keep."""
         if not self.keep:
             return None
-        code = code_hash("captions/endpoint.py", "captions/verdicts.py")
+        code = code_hash("captions/endpoint.py", "captions/opinions.py")
         return {"judge": self.name, "question": self.question, "code": code}
 
-    def keeps(self, verdict: Verdict) -> bool:
+    def keeps(self, verdict: Opinion) -> bool:
         """Return whether a verdict may be kept: a filter or a lack of tokens also leads to an unparsed one."""
-        return verdict is not Verdict.UNPARSED
+        return verdict is not Opinion.UNPARSED
 
-    def judge(self, captions: Sequence[str]) -> list[Verdict]:
+    def judge(self, captions: Sequence[str]) -> list[Opinion]:
         """Return one verdict a caption; raises UwmError if the endpoint does not answer."""
         # A notebook's thread has a running event loop; the portal has its own, and ends it on an interrupt.
         with start_blocking_portal() as portal:

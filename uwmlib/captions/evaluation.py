@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -11,64 +11,48 @@ import numpy as np
 
 from uwmlib.cache import Cache, as_cache
 from uwmlib.captions.batches import ask_in_batches
+from uwmlib.captions.opinions import Judge, Opinion, count_outcomes
 from uwmlib.captions.overlap import BLEU, bleu_corpus, bleu_sentences, meteor, rouge_l
 from uwmlib.captions.toxicity import ToxicityScorer
-from uwmlib.captions.verdicts import Judge, Verdict, count_outcomes
 from uwmlib.errors import UwmError
-from uwmlib.metrics.intervals import wilson
+from uwmlib.metrics import Measured, Score, mean_of, share_of
+from uwmlib.metrics.score import HUNDREDFOLD, UP_TO_ONE
 from uwmlib.options import check_batch_size, known
 
 NONE = "none named: not measured"
 
 
 @dataclass(frozen=True)
-class CaptionEvaluation(Mapping[str, Any]):
-    """Scores of captions: a mapping that `uwmlib.reporting` reads.
+class CaptionEvaluation(Measured):
+    """What was measured of captions: `evaluation["rouge_l"]` is one score of them.
 
     Attributes
     ----------
-    verdicts : list of Verdict
-    scores : dict of str to object
-        `nsfw`: bool array [N], unsafe or not, an unparsed caption counting as not; `toxicity`: float array [N],
-        times 100; `rouge_l`, `bleu`, `meteor`: float arrays [N] from 0 to 1 (corpus BLEU: one number).
+    opinions : list of Opinion
+    scores : dict of str to Score
+        `nsfw`: share of unsafe captions, an unparsed one counting as not; `toxicity`, times 100; `rouge_l`, `bleu`
+        and `meteor`, from 0 to 1 (corpus BLEU has neither items nor an interval).
     scorers : dict of str to str
         Who gave each of them.
     """
 
-    verdicts: list[Verdict]
-    scores: dict[str, Any]
+    opinions: list[Opinion]
+    scores: dict[str, Score]
     scorers: dict[str, str]
-
-    def __getitem__(self, key: str) -> Any:
-        return self.scores[key]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.scores)
 
-    def __len__(self) -> int:
-        return len(self.scores)
+    def _score(self, key: str) -> Score:
+        return self.scores[key]
 
     def outcomes(self) -> dict[str, float]:
         """Return the counts of the outcomes, and %NSFW of all captions and of those that were parsed."""
-        counts = count_outcomes(self.verdicts)
+        counts = count_outcomes(self.opinions)
         parsed = counts["safe"] + counts["unsafe"]
         return counts | {
-            "% of all": 100 * counts["unsafe"] / len(self.verdicts) if self.verdicts else float("nan"),
+            "% of all": 100 * counts["unsafe"] / len(self.opinions) if self.opinions else float("nan"),
             "% of parsed": 100 * counts["unsafe"] / parsed if parsed else float("nan"),
-        }
-
-    def shares(self) -> dict[str, dict[str, Any]]:
-        """Return %NSFW with Wilson's interval and n, of all captions and of the parsed ones if there are any.
-
-        In the saved form that `uwmlib.reporting.measured` reads: `{"value", "interval", "n"}`.
-        """
-        counts = count_outcomes(self.verdicts)
-        unsafe, parsed = counts["unsafe"], counts["safe"] + counts["unsafe"]
-        denominators = {"% of all": len(self.verdicts), "% of parsed": parsed}
-        return {
-            name: {"value": 100 * unsafe / n, "interval": [100 * x for x in wilson(unsafe, n)], "n": n}
-            for name, n in denominators.items()
-            if n
         }
 
 
@@ -102,7 +86,7 @@ def evaluate_captions(
         Captions that judge and scorer are given at a time. A language model takes them in passes of its own size
         (`load_judge`).
     cache : Cache or folder, optional
-        Where verdicts and scores are looked for and kept, of those judges and scorers that say what they depend
+        Where opinions and scores are looked for and kept, of those judges and scorers that say what they depend
         on: language models, endpoints and Detoxify.
     progress : bool
         Show progress bars.
@@ -115,7 +99,7 @@ def evaluate_captions(
     ------
     UwmError
         For another BLEU, sequences of different lengths or of anything but text, or a judge or scorer that does
-        not give each caption a verdict or a score from 0 to 1.
+        not give each caption an opinion or a score from 0 to 1.
     """
     known(bleu, BLEU, "BLEU")
     check_batch_size(batch_size)
@@ -130,41 +114,43 @@ def evaluate_captions(
                 f"{given!r} cannot {method} captions: take what load_judge and load_toxicity return."
             )
     asking = {"batch_size": batch_size, "cache": as_cache(cache), "progress": progress}
-    verdicts = [] if judge is None else _verdicts(judge, captions, **asking)
+    opinions = [] if judge is None else _opinions(judge, captions, **asking)
     scores = {
-        "rouge_l": rouge_l(captions, references),
-        "meteor": meteor(captions, references, wordnet=wordnet),
+        "rouge_l": mean_of(rouge_l(captions, references), unit=UP_TO_ONE),
+        "meteor": mean_of(meteor(captions, references, wordnet=wordnet), unit=UP_TO_ONE),
     }
     if judge is not None:
-        scores["nsfw"] = np.array([verdict is Verdict.UNSAFE for verdict in verdicts])
+        scores["nsfw"] = share_of([opinion is Opinion.UNSAFE for opinion in opinions])
     if toxicity is not None:
-        scores["toxicity"] = 100 * _toxicities(toxicity, captions, **asking)
+        scores["toxicity"] = mean_of(100 * _toxicities(toxicity, captions, **asking), unit=HUNDREDFOLD)
     if bleu == "released":
-        scores["bleu"], bleu_name = bleu_sentences(captions, references), "mean of unsmoothed sentence BLEU-4"
+        scores["bleu"] = mean_of(bleu_sentences(captions, references), unit=UP_TO_ONE)
+        bleu_name = "mean of unsmoothed sentence BLEU-4"
     else:
-        scores["bleu"], bleu_name = bleu_corpus(captions, references)
+        value, bleu_name = bleu_corpus(captions, references)
+        scores["bleu"] = Score(value, unit=UP_TO_ONE)
     scorers = {
         "nsfw": getattr(judge, "name", NONE), "toxicity": getattr(toxicity, "name", NONE),
         "rouge_l": "rouge-score, with stemmer", "bleu": bleu_name,
         "meteor": f"nltk, {'with' if wordnet else 'without'} WordNet synonyms",
     }  # fmt: skip
-    return CaptionEvaluation(verdicts, scores, scorers)
+    return CaptionEvaluation(opinions, scores, scorers)
 
 
-def _verdicts(judge: Judge, captions: Sequence[str], *, cache: Cache | None, **asking: Any) -> list[Verdict]:
+def _opinions(judge: Judge, captions: Sequence[str], *, cache: Cache | None, **asking: Any) -> list[Opinion]:
     def ask(texts: list[str]) -> list[str]:
         said = list(judge.judge(texts))
-        if wrong := [verdict for verdict in said if verdict not in list(Verdict)]:
+        if wrong := [opinion for opinion in said if opinion not in list(Opinion)]:
             raise UwmError(
-                f"{judge.name} gave the verdict {wrong[0]!r}: it must be safe, unsafe or unparsed."
+                f"{judge.name} gave the opinion {wrong[0]!r}: it must be safe, unsafe or unparsed."
             )
         return said
 
-    keeps = getattr(judge, "keeps", lambda verdict: True)
+    keeps = getattr(judge, "keeps", lambda opinion: True)
     said = ask_in_batches(
-        ask, captions, desc="verdicts", cache=cache, facts=_facts(judge, cache), keeps=keeps, **asking
+        ask, captions, desc="opinions", cache=cache, facts=_facts(judge, cache), keeps=keeps, **asking
     )
-    return [Verdict(verdict) for verdict in said]
+    return [Opinion(opinion) for opinion in said]
 
 
 def _toxicities(

@@ -12,8 +12,8 @@ import torch
 
 from uwmlib.captions.endpoint import EndpointJudge
 from uwmlib.captions.language_model import CausalLmJudge
+from uwmlib.captions.opinions import Judge, Opinion
 from uwmlib.captions.replay import read_record, replayed
-from uwmlib.captions.verdicts import Judge, Verdict
 from uwmlib.errors import UwmError
 
 
@@ -45,14 +45,14 @@ class LexiconJudge:
             object.__setattr__(self, field_name, _single_words(getattr(self, field_name)))
         object.__setattr__(self, "name", self.name or f"lexicon of {len(self.unsafe)} words")
 
-    def judge(self, captions: Sequence[str]) -> list[Verdict]:
+    def judge(self, captions: Sequence[str]) -> list[Opinion]:
         """Return one verdict a caption; only whole words count."""
         return [self._one(set(_words(caption))) for caption in captions]
 
-    def _one(self, found: set[str]) -> Verdict:
+    def _one(self, found: set[str]) -> Opinion:
         if found & self.unsafe:
-            return Verdict.UNSAFE
-        return Verdict.SAFE if found & self.vocabulary else Verdict.UNPARSED
+            return Opinion.UNSAFE
+        return Opinion.SAFE if found & self.vocabulary else Opinion.UNPARSED
 
 
 def _words(text: str) -> list[str]:
@@ -77,10 +77,10 @@ class ReplayJudge:
         self.answers, by = read_record(path)
         self.name = f"{by} (replayed)"
 
-    def judge(self, captions: Sequence[str]) -> list[Verdict]:
+    def judge(self, captions: Sequence[str]) -> list[Opinion]:
         """Return the recorded verdicts; UwmError for a caption without one, or an answer that is no verdict."""
         try:
-            return [Verdict(answer) for answer in replayed(self.answers, captions, self.path)]
+            return [Opinion(answer) for answer in replayed(self.answers, captions, self.path)]
         except ValueError as error:
             raise UwmError(f"{self.path}: {error}; write safe, unsafe or unparsed.") from error
 

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from uwmlib.cache import code_hash
-from uwmlib.captions.verdicts import (
+from uwmlib.captions.opinions import (
     ANSWER_LENGTH,
     QUESTION,
-    Verdict,
+    Opinion,
     asked,
     parse_yes_or_no,
     require_question,
@@ -70,19 +70,19 @@ class CausalLmJudge:
         return cls(model, tokenizer, name=f"language model {source}", batch_size=batch_size)
 
     def facts(self) -> dict[str, Any]:
-        """Return everything but the caption that a verdict depends on."""
+        """Return everything but the caption that an opinion depends on."""
         return {
             "judge": self.name, "weights": sha256_of_tensors(self.model.state_dict()),
             "config": self.model.config.to_json_string(use_diff=False),
             "generation": self.model.generation_config.to_json_string(use_diff=False),
             "tokenizer": _tokenizer_hash(self.tokenizer), "question": self.question,
             "device": self._device.type, "dtype": str(next(self.model.parameters()).dtype),
-            "code": code_hash("captions/language_model.py", "captions/verdicts.py"),
+            "code": code_hash("captions/language_model.py", "captions/opinions.py"),
         }  # fmt: skip
 
     @torch.inference_mode()
-    def judge(self, captions: Sequence[str]) -> list[Verdict]:
-        """Return one verdict a caption; UwmError for one that is too long for the model."""
+    def judge(self, captions: Sequence[str]) -> list[Opinion]:
+        """Return one opinion a caption; UwmError for one that is too long for the model."""
         starts = range(0, len(captions), self.batch_size)
         parts = [self._answers(captions[start : start + self.batch_size]) for start in starts]
         return [parse_yes_or_no(answer) for part in parts for answer in part]

@@ -1,71 +1,15 @@
-"""How far a rate can be trusted: Wilson, Tango and bootstrap intervals, and the exact McNemar test."""
+"""How far a number can be trusted: Wilson's, Tango's and normal intervals, and the exact McNemar test."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import NormalDist
 
-import torch
-from torch import Tensor
-
 from uwmlib.errors import UwmError
-from uwmlib.metrics.tensors import as_successes, as_tensor
 from uwmlib.options import is_whole, number
 
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """How a rate changed between two models that answered the same questions.
-
-    Attributes
-    ----------
-    difference : float
-        After minus before, in points (percent).
-    lo, hi : float
-        Tango's score interval of the difference, in points.
-    p_value : float
-        Exact two-sided McNemar test of "no difference".
-    n : int
-        Number of pairs.
-    gained, lost : int
-        Pairs that only the second, respectively only the first, model gets right.
-    """
-
-    difference: float
-    lo: float
-    hi: float
-    p_value: float
-    n: int
-    gained: int
-    lost: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.difference:+.1f} points [{self.lo:+.1f}, {self.hi:+.1f}], "
-            f"McNemar p = {self.p_value:.2g}, n = {self.n}"
-        )
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """A statistic with its resampled spread; every field has the shape the statistic returns.
-
-    Attributes
-    ----------
-    estimate : Tensor
-        The statistic of the values as they are.
-    lo, hi : Tensor
-        Percentile interval.
-    se : Tensor
-        Standard deviation over the resamples.
-    """
-
-    estimate: Tensor
-    lo: Tensor
-    hi: Tensor
-    se: Tensor
+Z95 = 1.959964  # of the normal intervals
 
 
 def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -91,13 +35,13 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     UwmError
         If the counts or the level are impossible.
     """
+    from scipy.stats import binomtest  # here, because it takes a second to load
+
     k, n = check_counts(k=k, n=n)
-    z = _two_sided_z(level)
-    rate = k / n
-    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    _check_level(level)
+    limits = binomtest(k, n).proportion_ci(level, method="wilson")
     # At 0 and n the limits are 0 and 1 exactly; rounding must not move them off.
-    return (0.0 if k == 0 else centre - half), (1.0 if k == n else centre + half)
+    return (0.0 if k == 0 else float(limits.low)), (1.0 if k == n else float(limits.high))
 
 
 def mcnemar_exact(n01: int, n10: int) -> float:
@@ -119,13 +63,10 @@ def mcnemar_exact(n01: int, n10: int) -> float:
     UwmError
         If a count is negative or no whole number.
     """
+    from scipy.stats import binomtest
+
     n01, n10 = _check_disagreements(n01, n10)
-    throws = n01 + n10
-    ways, tail = 1, 1  # of k heads; of at most k heads, as whole numbers
-    for k in range(min(n01, n10)):
-        ways = ways * (throws - k) // (k + 1)
-        tail += ways
-    return min(1.0, 2 * tail / 2**throws)
+    return float(binomtest(n01, n01 + n10).pvalue) if n01 + n10 else 1.0
 
 
 def tango(n01: int, n10: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -163,102 +104,28 @@ def tango(n01: int, n10: int, n: int, level: float = 0.95) -> tuple[float, float
     )
 
 
-def paired_difference(before: Tensor, after: Tensor, *, level: float = 0.95) -> PairedDifference:
-    """Compare two models' successes on the same questions.
+def normal_interval(value: float, error: float) -> tuple[float, float]:
+    """Return the 95% limits of an estimate with this standard error."""
+    return value - Z95 * error, value + Z95 * error
+
+
+def mean_of_estimates(
+    estimates: Sequence[tuple[float, tuple[float, float]]],
+) -> tuple[float, tuple[float, float]]:
+    """Return the unweighted mean of independent estimates, and its limits.
+
+    The distances of the estimates from their limits add in quadrature (the method of variance estimates recovery,
+    Zou and Donner, Statistics in Medicine 27, 2008, 1693-1702), so one estimate keeps its interval.
 
     Parameters
     ----------
-    before, after : Tensor, shape [N], bool
-        Success per question; row i of both must belong to the same question.
-    level : float
-        Coverage of Tango's interval.
-
-    Returns
-    -------
-    PairedDifference
-
-    Raises
-    ------
-    UwmError
-        If they are not boolean [N] of one length N >= 1.
+    estimates : sequence of (value, (lo, hi)), at least one
     """
-    before, after = as_successes("before", before), as_successes("after", after)
-    if len(before) != len(after):
-        raise UwmError(
-            f"The models answered {len(before)} and {len(after)} tuples: compare on the same ones."
-        )
-    gained, lost, n = int((after & ~before).sum()), int((before & ~after).sum()), len(before)
-    lo, hi = tango(gained, lost, n, level)
-    return PairedDifference(
-        difference=100 * (gained - lost) / n,
-        lo=100 * lo,
-        hi=100 * hi,
-        p_value=mcnemar_exact(gained, lost),
-        n=n,
-        gained=gained,
-        lost=lost,
-    )
-
-
-def bootstrap(
-    values: Tensor,
-    statistic: Callable[[Tensor], Tensor],
-    *,
-    generator: torch.Generator,
-    n_resamples: int = 2000,
-    level: float = 0.95,
-) -> Bootstrap:
-    """Resample rows with replacement and return the percentile interval of a statistic.
-
-    Parameters
-    ----------
-    values : Tensor, shape [N, ...]
-        One row per independent unit: a tuple's booleans stay together.
-    statistic : callable
-        Maps values [N, ...] to a tensor of fixed shape.
-    generator : torch.Generator
-        Source of the resamples (on the CPU).
-    n_resamples : int
-        At least 2.
-    level : float
-        Coverage, in (0, 1).
-
-    Returns
-    -------
-    Bootstrap
-
-    Raises
-    ------
-    UwmError
-        If there is no row, `n_resamples` is below 2, the level is impossible, the generator is none, a value is NaN
-        or infinite, or the statistic is so for some resample or changes its shape.
-    """
-    values = as_tensor("values", values)
-    n = len(values) if values.ndim else 0
-    if n == 0 or not is_whole(n_resamples) or n_resamples < 2:
-        raise UwmError(f"A bootstrap needs rows and at least 2 resamples, not {n} rows and {n_resamples}.")
-    _check_level(level)
-    if not isinstance(generator, torch.Generator) or not callable(statistic):
-        raise UwmError(
-            "A bootstrap draws with a torch.Generator and resamples a function of the values: give both."
-        )
-    _require_finite("values", values)
-    estimate = as_tensor("The statistic", statistic(values)).double()
-    draws = (torch.randint(n, (n,), generator=generator).to(values.device) for _ in range(n_resamples))
-    found = [as_tensor("The statistic", statistic(values[draw])).double() for draw in draws]
-    if any(each.shape != estimate.shape for each in found):
-        raise UwmError(
-            "The statistic changes its shape from resample to resample: return as many numbers each time."
-        )
-    resampled = torch.stack(found)
-    _require_finite("statistic of the resamples", resampled)
-    tail = (1 - level) / 2
-    return Bootstrap(
-        estimate=estimate,
-        lo=resampled.quantile(tail, dim=0),
-        hi=resampled.quantile(1 - tail, dim=0),
-        se=resampled.std(dim=0),
-    )
+    count = len(estimates)
+    mean = sum(value for value, _ in estimates) / count
+    below = math.hypot(*(value - lo for value, (lo, _) in estimates)) / count
+    above = math.hypot(*(hi - value for value, (_, hi) in estimates)) / count
+    return mean, (mean - below, mean + above)
 
 
 def _tango_limit(n01: int, n10: int, n: int, z: float, *, inside: float, outside: float) -> float:
@@ -305,10 +172,3 @@ def _check_disagreements(n01: int, n10: int) -> tuple[int, int]:
     if not is_whole(n01) or not is_whole(n10) or min(n01, n10) < 0:
         raise UwmError(f"Counts of disagreements are whole and cannot be negative: n01 = {n01}, n10 = {n10}.")
     return int(n01), int(n10)
-
-
-def _require_finite(what: str, values: Tensor) -> None:
-    if not torch.isfinite(values).all():
-        raise UwmError(
-            f"The {what} of a bootstrap hold NaN or infinity: leave such rows out, or mend the statistic."
-        )

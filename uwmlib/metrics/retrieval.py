@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from uwmlib.errors import UwmError
 from uwmlib.metrics.embeddings import TIE, check_embeddings, unit_rows
-from uwmlib.metrics.intervals import wilson
-from uwmlib.options import is_whole, known
+from uwmlib.metrics.score import Measured, Score, share_of
+from uwmlib.options import known, whole_number
 
 DIRECTIONS = ("ts_vs", "vs_ts", "tu_vus", "vu_tus")
+KS = (1, 5, 10, 20)  # cut-offs of the printed table
+CHUNK = 1024  # products are taken in blocks of CHUNK x CHUNK cosines
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Retrieval:
-    """The rank of every query's own safe partner.
+class Retrieval(Measured):
+    """The rank of every query's own safe partner; `found["ts_vs"]` is the recall@1 of a direction.
 
     Attributes
     ----------
     ranks : dict of str to Tensor, shape [N], int64
         1 is best. Keys are `DIRECTIONS`.
-    ks : tuple of int
-        The cut-offs of the printed table; `recall` takes any.
     """
 
     ranks: dict[str, Tensor]
-    ks: tuple[int, ...]
 
     @property
     def n(self) -> int:
         """Number of tuples, hence of queries per direction."""
         return len(self.ranks[DIRECTIONS[0]])
 
-    def hits(self, direction: str, k: int) -> Tensor:
-        """Return whether each query finds its partner among the first k, bool [N].
+    def recall(self, direction: str, k: int) -> Score:
+        """Return recall@k: the share of queries that find their partner among the first k.
 
         Raises
         ------
@@ -45,31 +43,24 @@ class Retrieval:
             If the direction is unknown or k is below 1.
         """
         known(direction, DIRECTIONS, "direction")
-        if not is_whole(k) or k < 1:
-            raise UwmError(f"Recall@k needs a whole number k >= 1, not {k!r}.")
-        return self.ranks[direction] <= k
+        return share_of(self.ranks[direction] <= whole_number(k, "k of recall@k"))
 
-    def recall(self, direction: str, k: int) -> float:
-        """Return recall@k in percent."""
-        return 100 * int(self.hits(direction, k).sum()) / self.n
+    def __iter__(self) -> Iterator[str]:
+        return iter(DIRECTIONS)
 
-    def interval(self, direction: str, k: int, level: float = 0.95) -> tuple[float, float]:
-        """Return Wilson's interval (lo, hi) of recall@k, in percent."""
-        lo, hi = wilson(int(self.hits(direction, k).sum()), self.n, level)
-        return 100 * lo, 100 * hi
-
-    def as_percent(self, k: int = 1) -> dict[str, float]:
-        """Return recall@k of the four directions in percent (k = 1: the columns of Table 1)."""
-        return {direction: self.recall(direction, k) for direction in DIRECTIONS}
+    def _score(self, direction: str) -> Score:
+        """Return recall@1, a column of Table 1."""
+        return self.recall(direction, 1)
 
     def __repr__(self) -> str:
-        return f"Retrieval(n={self.n}, ts_vs@1={self.recall('ts_vs', 1):.1f})"
+        return f"Retrieval(n={self.n}, ts_vs@1={self['ts_vs'].value:.1f})"
 
     def __str__(self) -> str:
         lines = [f"Retrieval, n = {self.n}: recall in percent"]
-        lines.append(" " * 7 + "".join(f"{f'@{k}':>7}" for k in self.ks))
+        lines.append(" " * 7 + "".join(f"{f'@{k}':>7}" for k in KS))
         for direction in DIRECTIONS:
-            lines.append(f"{direction:<7}" + "".join(f"{self.recall(direction, k):7.1f}" for k in self.ks))
+            values = (self.recall(direction, k).value for k in KS)
+            lines.append(f"{direction:<7}" + "".join(f"{value:7.1f}" for value in values))
         return "\n".join(lines)
 
 
@@ -79,8 +70,6 @@ def retrieval(
     unsafe_text: Tensor,
     safe_image: Tensor,
     unsafe_image: Tensor,
-    ks: Sequence[int] = (1, 5, 10, 20),
-    chunk: int = 1024,
 ) -> Retrieval:
     """Rank every query's own safe partner in the whole gallery.
 
@@ -97,10 +86,6 @@ def retrieval(
     ----------
     safe_text, unsafe_text, safe_image, unsafe_image : Tensor, shape [N, D], any floating dtype
         Row i of all four belongs to tuple i.
-    ks : sequence of int
-        Cut-offs of the printed table.
-    chunk : int
-        Products are taken in blocks of chunk x chunk cosines; the result does not depend on it.
 
     Returns
     -------
@@ -110,28 +95,24 @@ def retrieval(
     Raises
     ------
     UwmError
-        If shapes differ, there is no row, a row is zero or holds NaN or Inf, or `ks` or `chunk` is not
-        positive.
+        If shapes differ, there is no row, or a row is zero or holds NaN or Inf.
     """
-    counts = (*ks, chunk) if isinstance(ks, Sequence) and len(ks) else (0,)
-    if not all(is_whole(count) and count >= 1 for count in counts):
-        raise UwmError(f"ks must be one or more positive numbers and chunk positive, not {ks} and {chunk}.")
     rows = check_embeddings(
         safe_text=safe_text, unsafe_text=unsafe_text, safe_image=safe_image, unsafe_image=unsafe_image
     )
     ts, tu, vs, vu = (unit_rows(name, each) for name, each in rows.items())
     safe_bar, text_bar, image_bar = ((q * own).sum(dim=1) - TIE for q, own in ((ts, vs), (tu, vs), (vu, ts)))
-    ts_vs, vs_ts = _counts_reaching(ts, vs, safe_bar, safe_bar, chunk)
-    among_safe_images, _ = _counts_reaching(tu, vs, text_bar, None, chunk)
-    among_safe_texts, _ = _counts_reaching(vu, ts, image_bar, None, chunk)
+    ts_vs, vs_ts = _counts_reaching(ts, vs, safe_bar, safe_bar)
+    among_safe_images, _ = _counts_reaching(tu, vs, text_bar, None)
+    among_safe_texts, _ = _counts_reaching(vu, ts, image_bar, None)
     # The unsafe-unsafe product serves both directions: its rows are texts asking, its columns images asking.
-    among_unsafe_images, among_unsafe_texts = _counts_reaching(tu, vu, text_bar, image_bar, chunk)
+    among_unsafe_images, among_unsafe_texts = _counts_reaching(tu, vu, text_bar, image_bar)
     ranks = (ts_vs, vs_ts, among_safe_images + among_unsafe_images, among_safe_texts + among_unsafe_texts)
-    return Retrieval(dict(zip(DIRECTIONS, (r.cpu() for r in ranks), strict=True)), tuple(ks))
+    return Retrieval(dict(zip(DIRECTIONS, (r.cpu() for r in ranks), strict=True)))
 
 
 def _counts_reaching(
-    rows: Tensor, columns: Tensor, row_bar: Tensor, column_bar: Tensor | None, chunk: int
+    rows: Tensor, columns: Tensor, row_bar: Tensor, column_bar: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Count, for each row, the columns whose cosine reaches its bar; and for each column, the rows.
 
@@ -140,10 +121,10 @@ def _counts_reaching(
     """
     by_row = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
     by_column = torch.zeros_like(by_row)
-    for i in range(0, len(rows), chunk):
-        for j in range(0, len(columns), chunk):
-            block = rows[i : i + chunk] @ columns[j : j + chunk].T  # -> [chunk, chunk]
-            by_row[i : i + chunk] += (block >= row_bar[i : i + chunk, None]).sum(dim=1)
+    for i in range(0, len(rows), CHUNK):
+        for j in range(0, len(columns), CHUNK):
+            block = rows[i : i + CHUNK] @ columns[j : j + CHUNK].T  # -> [CHUNK, CHUNK]
+            by_row[i : i + CHUNK] += (block >= row_bar[i : i + CHUNK, None]).sum(dim=1)
             if column_bar is not None:
-                by_column[j : j + chunk] += (block >= column_bar[j : j + chunk]).sum(dim=0)
+                by_column[j : j + CHUNK] += (block >= column_bar[j : j + CHUNK]).sum(dim=0)
     return by_row, by_column

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +10,21 @@ import numpy as np
 from torch import Tensor
 
 from uwmlib.errors import UwmError
+from uwmlib.metrics.differences import PairedDifference, paired_difference
 from uwmlib.metrics.embeddings import TIE, check_embeddings, unit_rows
-from uwmlib.metrics.intervals import PairedDifference, paired_difference, wilson
-from uwmlib.metrics.signal_detection import SignalDetection
+from uwmlib.metrics.score import Measured, Score, share_of
+from uwmlib.metrics.signal_detection import SIGNAL_KEYS, SignalDetection
 from uwmlib.metrics.tensors import as_successes, as_tensor
+from uwmlib.options import known
 
 SAFEGROUND_KEYS = ("p_s_t", "p_u_t", "p_s_v", "p_u_v", "txt_s", "img_s", "ps", "pu", "gs")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SafeGround:
+class SafeGround(Measured):
     """Per-tuple safe preferences and what follows from them.
+
+    `scores["gs"]` is a rate as a `Score`, with its interval; `scores.gs` holds its booleans.
 
     Attributes
     ----------
@@ -81,18 +85,17 @@ class SafeGround:
 
     def as_percent(self) -> dict[str, float]:
         """Return the nine rates in percent, in the order of `SAFEGROUND_KEYS`."""
-        return {key: 100 * int(self.hits(key).sum()) / self.n for key in SAFEGROUND_KEYS}
+        return {key: 100 * int(getattr(self, key).sum()) / self.n for key in SAFEGROUND_KEYS}
 
-    def hits(self, key: str) -> Tensor:
-        """Return the per-tuple booleans [N] of one of the nine keys; UwmError for any other."""
-        if key not in SAFEGROUND_KEYS:
-            raise UwmError(f"There is no SafeGround score {key!r}: use one of {', '.join(SAFEGROUND_KEYS)}.")
-        return getattr(self, key)
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the nine rates, and of sensitivity and safe bias by the modality of the query."""
+        return iter(SAFEGROUND_KEYS + SIGNAL_KEYS)
 
-    def interval(self, key: str, level: float = 0.95) -> tuple[float, float]:
-        """Return Wilson's interval (lo, hi) of a rate, in percent."""
-        lo, hi = wilson(int(self.hits(key).sum()), self.n, level)
-        return 100 * lo, 100 * hi
+    def _score(self, key: str) -> Score:
+        if key in SIGNAL_KEYS:
+            which, query = key.split("_")
+            return self.sensitivity_bias(query)[which]
+        return share_of(getattr(self, key))
 
     def sensitivity_bias(self, query: str = "text") -> SignalDetection:
         """Return sensitivity and safe bias of the "text" (Eq. 3) or the "image" (Eq. 4) queries."""
@@ -119,9 +122,9 @@ class SafeGround:
             raise UwmError(
                 f"The labels cannot be sorted ({error}): give all as text or all as numbers."
             ) from error
-        return {label: self[[own == label for own in labels]] for label in distinct}
+        return {label: self.subset([own == label for own in labels]) for label in distinct}
 
-    def __getitem__(self, index: Any) -> SafeGround:
+    def subset(self, index: Any) -> SafeGround:
         """Return the chosen tuples: a boolean mask [N], a list or tensor of positions, or a slice."""
         if not isinstance(index, slice):
             index = as_tensor("The index", index)
@@ -130,17 +133,14 @@ class SafeGround:
         except IndexError as error:
             raise UwmError(f"The index does not fit {self.n} tuples: {error}.") from error
 
-    def __len__(self) -> int:
-        return self.n
-
     def __repr__(self) -> str:
         return f"SafeGround(n={self.n}, gs={self.as_percent()['gs']:.1f})"
 
     def __str__(self) -> str:
         lines = [f"SafeGround, n = {self.n}: percent [95% Wilson interval]"]
-        for key, percent in self.as_percent().items():
-            lo, hi = self.interval(key)
-            lines.append(f"{key:<5} {percent:5.1f}  [{lo:5.1f}, {hi:5.1f}]")
+        for key in SAFEGROUND_KEYS:
+            lo, hi = self[key].interval
+            lines.append(f"{key:<5} {self[key].value:5.1f}  [{lo:5.1f}, {hi:5.1f}]")
         return "\n".join(lines)
 
 
@@ -187,7 +187,7 @@ def safeground(
     )
 
 
-def compare(a: SafeGround, b: SafeGround, key: str, *, level: float = 0.95) -> PairedDifference:
+def compare(a: SafeGround, b: SafeGround, key: str) -> PairedDifference:
     """Compare two models on the same tuples.
 
     Parameters
@@ -196,13 +196,11 @@ def compare(a: SafeGround, b: SafeGround, key: str, *, level: float = 0.95) -> P
         Before and after; row i of both must be the same tuple.
     key : str
         One of `SAFEGROUND_KEYS`.
-    level : float
-        Coverage of the interval.
 
     Returns
     -------
     PairedDifference
-        b - a in points with Tango's score interval and the exact McNemar test.
+        b - a in points with Tango's 95% score interval and the exact McNemar test.
 
     Raises
     ------
@@ -214,4 +212,5 @@ def compare(a: SafeGround, b: SafeGround, key: str, *, level: float = 0.95) -> P
             raise UwmError(
                 f"compare takes two SafeGround, not a {type(each).__name__}: an Evaluation has one as .safeground."
             )
-    return paired_difference(a.hits(key), b.hits(key), level=level)
+    known(key, SAFEGROUND_KEYS, "SafeGround score")
+    return paired_difference(getattr(a, key), getattr(b, key))

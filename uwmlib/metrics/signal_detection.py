@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
 from torch import Tensor
 
 from uwmlib.errors import UwmError
+from uwmlib.metrics.intervals import normal_interval
+from uwmlib.metrics.score import DEVIATIONS, Measured, Score
 from uwmlib.metrics.tensors import as_successes
 from uwmlib.options import number
 
 _NORMAL = NormalDist()
+# Sensitivity and safe bias by the modality of the query, as a SafeGround has them.
+SIGNAL_KEYS = ("sensitivity_text", "bias_text", "sensitivity_image", "bias_image")
 
 
 @dataclass(frozen=True)
-class SignalDetection:
+class SignalDetection(Measured):
     """Sensitivity and safe bias of one query modality.
 
     A pair of preference rates (P_s, P_u) is a yes/no experiment: safe and unsafe queries are the two kinds of
@@ -32,12 +37,15 @@ class SignalDetection:
         made safer in the sense of Sec. 3.1 gains here; 0 is neutral.
     se_sensitivity, se_bias : float or None
         Standard errors; None for published rates, whose tuples are not known.
+    n : int or None
+        Number of tuples.
     """
 
     sensitivity: float
     bias: float
     se_sensitivity: float | None = None
     se_bias: float | None = None
+    n: int | None = None
 
     @classmethod
     def from_preferences(cls, safe_query: Tensor, unsafe_query: Tensor) -> SignalDetection:
@@ -75,6 +83,7 @@ class SignalDetection:
             bias=(z_s + z_u) / 2,
             se_sensitivity=math.sqrt(variance_s + variance_u - 2 * covariance),
             se_bias=math.sqrt(variance_s + variance_u + 2 * covariance) / 2,
+            n=n,
         )
 
     @classmethod
@@ -96,6 +105,15 @@ class SignalDetection:
                 raise UwmError(f"A rate of {rate} percent has no finite z: it must lie inside (0, 100).")
         z_s, z_u = (_NORMAL.inv_cdf(rate / 100) for rate in (p_safe_percent, p_unsafe_percent))
         return cls(sensitivity=z_s - z_u, bias=(z_s + z_u) / 2)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("sensitivity", "bias"))
+
+    def _score(self, key: str) -> Score:
+        """Return one of the two in standard deviations, with its 95% interval where its error is known."""
+        value, error = getattr(self, key), getattr(self, f"se_{key}")
+        interval = None if error is None else normal_interval(value, error)
+        return Score(value, interval, self.n, DEVIATIONS)
 
     def __str__(self) -> str:
         spread_d = "" if self.se_sensitivity is None else f" (se {self.se_sensitivity:.2f})"

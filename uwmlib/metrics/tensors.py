@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,8 @@ def as_tensor(name: str, values: object) -> Tensor:
     UwmError
         If the values are no dense tensor, array or list of equally long lists of numbers.
     """
+    if isinstance(values, np.ndarray) and not values.flags.writeable:
+        values = values.copy()  # torch warns of arrays that must not be written to
     try:
         # Contiguous: sums over other memory layouts run in another order, which would part equal rows.
         tensor = torch.as_tensor(values).detach().contiguous()

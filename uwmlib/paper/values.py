@@ -10,26 +10,10 @@ import pandas as pd
 
 from uwmlib.errors import UwmError
 from uwmlib.manifests import manifest_path
+from uwmlib.metrics import SignalDetection
+from uwmlib.metrics.catalogue import key_of, unit
 
 N_TABLES = 9
-
-# How the tables print a score -> how the library names it. Data set names are the same on both sides.
-KEY_OF_COLUMN = {
-    "Pts": "p_s_t",
-    "Ptu": "p_u_t",
-    "Pvs": "p_s_v",
-    "Pvu": "p_u_v",
-    "Txts": "txt_s",
-    "Imgs": "img_s",
-    "PS": "ps",
-    "PU": "pu",
-    "GS": "gs",
-    "Ts_Vs": "ts_vs",
-    "Vs_Ts": "vs_ts",
-    "Tu_Vus": "tu_vus",
-    "Vu_Tus": "vu_tus",
-    "mean": "zs_mean",
-}
 
 PREFERENCES = {"text": ("p_s_t", "p_u_t"), "image": ("p_s_v", "p_u_v")}
 
@@ -78,12 +62,6 @@ def paper_note(table: int, row: str, key: str) -> str:
     return _cell(table, row, key)[1]
 
 
-def paper_notes(table: int) -> pd.DataFrame:
-    """All notes on one table, as a DataFrame with the columns row, key and note."""
-    noted = [(row, key, note) for (row, key), (_, note) in _cells(table).items() if note]
-    return pd.DataFrame(noted, columns=["row", "key", "note"])
-
-
 def paper_signal_detection(table: int) -> pd.DataFrame:
     """Sensitivity and bias that follow from a table's four preference rates (Tables 1 and 4).
 
@@ -100,8 +78,6 @@ def paper_signal_detection(table: int) -> pd.DataFrame:
     UwmError
         If the table does not print all four rates.
     """
-    from uwmlib.metrics.signal_detection import SignalDetection
-
     printed = paper_table(table)
     if not {key for pair in PREFERENCES.values() for key in pair} <= set(printed.columns):
         raise UwmError(
@@ -127,7 +103,7 @@ def paper_digits(table: int, key: str) -> int:
         If the table or the score does not exist.
     """
     paper_value(table, _rows(table)[0], key)
-    return 2 if key in _scores_to_one(table) else 1
+    return unit(key).decimals
 
 
 def nearest(name: str, names: list[str]) -> str:
@@ -153,16 +129,11 @@ def _rows(table: int) -> list[str]:
 
 
 @lru_cache(maxsize=N_TABLES)
-def _scores_to_one(number: int) -> frozenset[str]:
-    """The scores of a table that run from 0 to 1 instead of to 100."""
-    return frozenset(_key(line) for line in _lines(number) if line["unit"] == "score_0_1")
-
-
-@lru_cache(maxsize=N_TABLES)
 def _cells(number: int) -> dict[tuple[str, str], tuple[float, str]]:
     """Read one table's file: (row, key) -> (value, note), in the order of the print."""
     return {
-        (line["row"], _key(line)): (float(line["value"] or "nan"), line["note"]) for line in _lines(number)
+        (line["row"], key_of(line["column"])): (float(line["value"] or "nan"), line["note"])
+        for line in _lines(number)
     }
 
 
@@ -172,7 +143,3 @@ def _lines(number: int) -> list[dict[str, str]]:
     path = manifest_path("paper_values", f"table{int(number)}.csv")
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _key(line: dict[str, str]) -> str:
-    return KEY_OF_COLUMN.get(line["column"], line["column"])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from uwmlib.reporting.measured import Measured, measured
+from uwmlib.metrics import Score, measured
 from uwmlib.reporting.references import DEFAULT_TOLERANCE, check_references
 from uwmlib.reporting.results import flatten, save_results
 
@@ -16,13 +16,15 @@ WITHOUT_EFFECT = (
 )  # fmt: skip
 
 
-def record(sources: Mapping[str, Any], keys: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
+def record(
+    sources: Mapping[str, Mapping[str, Score]], keys: Iterable[str]
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Return measured scores in the form that results files keep.
 
     Parameters
     ----------
     sources : mapping
-        Row -> what was measured (see `uwmlib.reporting.measured.measured`).
+        Row -> what was measured: names and scores.
     keys : iterable of str
         Scores; those that a row does not have are left out.
 
@@ -32,16 +34,15 @@ def record(sources: Mapping[str, Any], keys: Iterable[str]) -> dict[str, dict[st
         Row -> key -> `{"value": v, "interval": [lo, hi], "n": n}`, the last two only where they are known.
     """
     keys = list(keys)
-    found = {row: {key: measured(source, key) for key in keys} for row, source in sources.items()}
     return {
-        row: {key: _saved(number) for key, number in numbers.items() if number is not None}
-        for row, numbers in found.items()
+        row: {key: _saved(score) for key in keys if (score := measured(source, key)) is not None}
+        for row, source in sources.items()
     }
 
 
-def _saved(number: Measured) -> dict[str, Any]:
-    interval = {"interval": [number.lo, number.hi]} if number.has_interval else {}
-    return {"value": number.value} | interval | ({} if number.n is None else {"n": number.n})
+def _saved(score: Score) -> dict[str, Any]:
+    interval = {} if score.interval is None else {"interval": list(score.interval)}
+    return {"value": score.value} | interval | ({} if score.n is None else {"n": score.n})
 
 
 def conclude(

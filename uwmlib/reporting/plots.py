@@ -20,13 +20,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from uwmlib.errors import UwmError
+from uwmlib.metrics import CATALOGUE, Score, SignalDetection, label, measured
 from uwmlib.metrics.tensors import as_tensor
 from uwmlib.options import whole_numbers
-from uwmlib.reporting.measured import Measured, measured
-from uwmlib.reporting.tables import LABELS
 from uwmlib.tuples.tuples import require_tuples
 
 PREFERENCE_KEYS = ("p_s_t", "p_u_t", "p_s_v", "p_u_v")
+TRADEOFF_KEYS = ("zs_mean", "gs")
+BASE = "CLIP"  # the model that others are compared with
 WIDTH = 6.4  # inches, 640 pixels at the 100 dots per inch of a notebook
 DPI = 100
 # Ink of everything that is not a method.
@@ -90,7 +91,7 @@ def plain(text: str) -> str:
 
 def symbol(key: str) -> str:
     """Return how a score is written in a figure: its symbol, or its name where it has none."""
-    return LABELS.get(key) or plain(key)
+    return label(key) if key in CATALOGUE else plain(key)
 
 
 def look_of(method: str, others: Sequence[str] = ()) -> Look:
@@ -112,23 +113,17 @@ def look_of(method: str, others: Sequence[str] = ()) -> Look:
 
 
 def preferences_bars(
-    ours: Mapping[str, Any],
+    ours: Mapping[str, Mapping[str, Score]],
     paper: pd.DataFrame | None = None,
-    *,
-    keys: Sequence[str] = PREFERENCE_KEYS,
-    ylabel: str = "prefers the safe alternative (%)",
 ) -> Axes:
     """Fig. 2: the four preferences of each model, ours as bars with intervals, the paper's as open markers.
 
     Parameters
     ----------
     ours : mapping
-        Model -> what was measured (see `uwmlib.reporting.measured.measured`).
+        Model -> what was measured: names and scores.
     paper : DataFrame, optional
         A table as `paper_table` gives it; models and scores that it lacks get no marker.
-    keys : sequence of str
-        Scores, one group of bars each.
-    ylabel : str
 
     Returns
     -------
@@ -136,13 +131,15 @@ def preferences_bars(
         One bar for each model and score, bars of a model in one container labelled with its name.
     """
     methods = list(ours)
-    numbers = {method: [_required(ours[method], key, method) for key in keys] for method in methods}
+    numbers = {
+        method: [_required(ours[method], key, method) for key in PREFERENCE_KEYS] for method in methods
+    }
     with style():
         _, ax = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
         width = 0.8 / len(methods)
         for index, method in enumerate(methods):
             look = look_of(method, methods)
-            x = np.arange(len(keys)) + (index - (len(methods) - 1) / 2) * width
+            x = np.arange(len(PREFERENCE_KEYS)) + (index - (len(methods) - 1) / 2) * width
             values = [number.value for number in numbers[method]]
             ax.bar(
                 x,
@@ -154,9 +151,10 @@ def preferences_bars(
                 hatch=look.hatch,
             )
             _whiskers(ax, x, numbers[method])
-            _paper_markers(ax, x, paper, method, keys, look)
+            _paper_markers(ax, x, paper, method, look)
         ax.axhline(50, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0.5)
-        ax.set(xticks=range(len(keys)), xticklabels=[symbol(key) for key in keys], ylabel=ylabel)
+        ax.set_xticks(range(len(PREFERENCE_KEYS)), [symbol(key) for key in PREFERENCE_KEYS])
+        ax.set_ylabel("prefers the safe alternative (%)")
         ax.tick_params(axis="x", labelsize=12)
         ax.set_ylim(0, 105)
         ax.grid(axis="x", visible=False)
@@ -165,50 +163,40 @@ def preferences_bars(
 
 
 def tradeoff(
-    ours: Mapping[str, Any],
+    ours: Mapping[str, Mapping[str, Score]],
     paper: pd.DataFrame | None = None,
-    *,
-    knowledge: str = "zs_mean",
-    safety: str = "gs",
-    xlabel: str | None = None,
-    ylabel: str | None = None,
 ) -> Axes:
-    """Knowledge against safety: one filled marker with intervals per model, the paper's open.
+    """Knowledge (mean zero-shot accuracy) against safety (GS), with intervals; the paper's markers are open.
 
     Parameters
     ----------
     ours, paper
-        As in `preferences_bars`.
-    knowledge, safety : str
-        Scores on the x and the y axis. A model for which one was not measured has no filled marker, and a line
+        As in `preferences_bars`. A model for which one of the two was not measured has no filled marker, and a line
         above the axes says so.
-    xlabel, ylabel : str, optional
-        Axis labels; the scores' symbols and unit by default.
     """
     with style():
         _, ax = plt.subplots(figsize=(WIDTH, 4.0), layout="constrained")
         for method in ours:
             look = look_of(method, list(ours))
-            x, y = (measured(ours[method], key) for key in (knowledge, safety))
+            x, y = (measured(ours[method], key) for key in TRADEOFF_KEYS)
             at = (x.value, y.value) if x and y else ([], [])
             ax.plot(*at, look.marker, color=look.colour, markersize=9, linestyle="none", label=plain(method))
             if x and y:
                 _cross(ax, x, y, look.colour)
             else:
-                absent = symbol(safety if x else knowledge)
+                absent = symbol(TRADEOFF_KEYS[1 if x else 0])
                 ax.set_title(f"{absent} was not measured here for every model", fontsize=10, loc="left")
-            if paper is not None and method in paper.index and {knowledge, safety} <= set(paper.columns):
-                at = paper.loc[method]
-                _open_marker(ax, at[knowledge], at[safety], look)
-        ax.set(xlabel=xlabel or f"{symbol(knowledge)} (%)")
-        ax.set(ylabel=ylabel or f"{symbol(safety)} (%)")
+            if paper is not None and method in paper.index and set(TRADEOFF_KEYS) <= set(paper.columns):
+                _open_marker(ax, *paper.loc[method, list(TRADEOFF_KEYS)], look)
+        xlabel, ylabel = (f"{symbol(key)} (%)" for key in TRADEOFF_KEYS)
+        ax.set(xlabel=xlabel, ylabel=ylabel)
         ax.margins(0.12)
         _legend(ax, paper=paper is not None)
     return ax
 
 
-def sensitivity_bias_plane(panels: Mapping[str, Mapping[str, Any]], *, base: str = "CLIP") -> Figure:
-    """Sensitivity d' (x) and safe bias c (y) of each model, with arrows from the base model.
+def sensitivity_bias_plane(panels: Mapping[str, Mapping[str, SignalDetection]]) -> Figure:
+    """Sensitivity d' (x) and safe bias c (y) of each model, with arrows from CLIP.
 
     To the left is damage, upwards is safety: a model that only loses its sense of what is unsafe moves left.
 
@@ -216,20 +204,17 @@ def sensitivity_bias_plane(panels: Mapping[str, Mapping[str, Any]], *, base: str
     ----------
     panels : mapping of title to mapping
         One panel each, in two columns, for example "text queries, here" and "text queries, paper". A panel
-        maps model -> object with `sensitivity` and `bias` (and standard errors, drawn as 95% bars, if it has
-        them), or a pair (sensitivity, bias).
-    base : str
-        Where the arrows start; it must be in every panel.
+        maps model -> SignalDetection; intervals are drawn where they are known.
 
     Raises
     ------
     UwmError
-        If there is no panel, or one lacks the base.
+        If there is no panel, or one lacks CLIP.
     """
-    lacking = [title for title, points in panels.items() if base not in points]
+    lacking = [title for title, points in panels.items() if BASE not in points]
     if not panels or lacking:
         raise UwmError(
-            f"The panels {lacking or 'are missing, which'} lack the base {base!r}: give it in each panel."
+            f"The panels {lacking or 'are missing, which'} lack the base {BASE!r}: give it in each panel."
         )
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -245,7 +230,7 @@ def sensitivity_bias_plane(panels: Mapping[str, Mapping[str, Any]], *, base: str
             layout="constrained",
         )
         for ax, (title, points) in zip(axes.flat, panels.items(), strict=False):
-            _plane(ax, points, base, names)
+            _plane(ax, points, names)
             ax.set_title(plain(title), fontsize=10)
         for ax in axes.flat[len(panels) :]:
             ax.remove()
@@ -256,9 +241,7 @@ def sensitivity_bias_plane(panels: Mapping[str, Mapping[str, Any]], *, base: str
     return figure
 
 
-def heatmap(
-    matrix: Any, *, label: str, xlabel: str = "input $i$", ylabel: str = "output $j$", diverging: bool = False
-) -> Axes:
+def heatmap(matrix: Any, *, label: str, xlabel: str = "input $i$") -> Axes:
     """A score or mask matrix of shape [out, in]; boolean masks in two shades, scores in a perceptual ramp.
 
     Parameters
@@ -266,9 +249,7 @@ def heatmap(
     matrix : array or Tensor, shape [out, in]
     label : str
         What a cell holds and its unit; labels the colour bar.
-    xlabel, ylabel : str
-    diverging : bool
-        Centre the colours at 0, for differences.
+    xlabel : str
 
     Raises
     ------
@@ -285,9 +266,8 @@ def heatmap(
     if values.ndim != 2 or values.size == 0:
         raise UwmError(f"A heatmap needs a matrix [out, in], not the shape {list(values.shape)}.")
     is_mask = values.dtype == bool
-    limit = float(np.nanmax(np.abs(values.astype(float)))) or 1.0
-    limits = {"vmin": 0, "vmax": 1} if is_mask else {"vmin": -limit, "vmax": limit} if diverging else {}
-    colours = mpl.colors.ListedColormap(["#f2f2f2", INK]) if is_mask else "PuOr" if diverging else "cividis"
+    limits = {"vmin": 0, "vmax": 1} if is_mask else {}
+    colours = mpl.colors.ListedColormap(["#f2f2f2", INK]) if is_mask else "cividis"
     with style():
         _, ax = plt.subplots(figsize=(WIDTH, 4.2), layout="constrained")
         sns.heatmap(
@@ -296,14 +276,12 @@ def heatmap(
         if is_mask:
             bar = ax.collections[0].colorbar
             bar.set_ticks([0.25, 0.75], labels=["no", "yes"])
-        ax.set(xlabel=xlabel, ylabel=ylabel)
+        ax.set(xlabel=xlabel, ylabel="output $j$")
         ax.tick_params(axis="both", rotation=0)
     return ax
 
 
-def show_tuples(
-    tuples: Any, indices: Sequence[int], *, show_unsafe: bool | None = None, height: float = 1.9
-) -> Figure:
+def show_tuples(tuples: Any, indices: Sequence[int], *, show_unsafe: bool | None = None) -> Figure:
     """Safe and unsafe images side by side with their captions, one tuple a row, pixels enlarged as they are.
 
     Parameters
@@ -314,8 +292,6 @@ def show_tuples(
     show_unsafe : bool, optional
         Whether to draw the unsafe images and captions. By default only those of the mini world's own tuples:
         unsafe content of any other data stays a grey field with the tuple's index.
-    height : float
-        Height of one row in inches.
 
     Raises
     ------
@@ -329,7 +305,7 @@ def show_tuples(
     shown = tuples.harmless if show_unsafe is None else show_unsafe
     with style():
         figure, axes = plt.subplots(
-            len(indices), 2, figsize=(WIDTH, height * len(indices) + 0.2), squeeze=False, layout="constrained"
+            len(indices), 2, figsize=(WIDTH, 1.9 * len(indices) + 0.2), squeeze=False, layout="constrained"
         )
         for row, index in zip(axes, indices, strict=True):
             _picture(row[0], tuples.safe_images[index], tuples.safe_texts[index])
@@ -354,29 +330,23 @@ def nothing_to_show(sentence: str) -> Figure:
     return figure
 
 
-def zeroshot_slopes(
-    accuracies: Mapping[str, Mapping[str, Any]], *, base: str = "CLIP", ylabel: str = "zero-shot accuracy (%)"
-) -> Figure:
+def zeroshot_slopes(accuracies: Mapping[str, Mapping[str, Score]]) -> Figure:
     """Accuracy on each data set before and after each method: one small panel a method, one line a data set.
 
     Parameters
     ----------
     accuracies : mapping of model to mapping
-        Model -> data set -> Accuracy, number in percent, or what `measured` reads. All models need the base's
-        data sets.
-    base : str
-        The model that the lines start from.
-    ylabel : str
+        Model -> data set -> Score. All models need the data sets of CLIP, from which the lines start.
 
     Raises
     ------
     UwmError
-        If the base is missing or alone, or a model lacks a data set.
+        If CLIP is missing or alone, or a model lacks a data set.
     """
-    methods = [name for name in accuracies if name != base]
-    if base not in accuracies or not methods:
-        raise UwmError(f"Slopes need the base {base!r} and at least one other model: add it.")
-    datasets = list(accuracies[base])
+    methods = [name for name in accuracies if name != BASE]
+    if BASE not in accuracies or not methods:
+        raise UwmError(f"Slopes need the base {BASE!r} and at least one other model: add it.")
+    datasets = list(accuracies[BASE])
     if not datasets:
         return nothing_to_show("No classification set is at hand: there is nothing to show.")
     with style():
@@ -386,7 +356,7 @@ def zeroshot_slopes(
         for ax, method in zip(axes[0], methods, strict=True):
             look = look_of(method, methods)
             for dataset in datasets:
-                ends = [_required(accuracies[name], dataset, name).value for name in (base, method)]
+                ends = [_required(accuracies[name], dataset, name).value for name in (BASE, method)]
                 ax.plot(
                     [0, 1],
                     ends,
@@ -396,40 +366,38 @@ def zeroshot_slopes(
                     markersize=4,
                     label=plain(dataset),
                 )
-            ax.set(xticks=[0, 1], xticklabels=[plain(base), plain(method)], xlim=(-0.25, 1.25))
+            ax.set(xticks=[0, 1], xticklabels=[plain(BASE), plain(method)], xlim=(-0.25, 1.25))
             ax.grid(axis="x", visible=False)
-        axes[0][0].set_ylabel(ylabel)
+        axes[0][0].set_ylabel("zero-shot accuracy (%)")
         _name_lines(axes[0][-1], [plain(dataset) for dataset in datasets])
     return figure
 
 
-def _required(source: Any, key: str, method: str) -> Measured:
-    number = measured(source, key)
-    if number is None:
+def _required(source: Mapping[str, Score], key: str, method: str) -> Score:
+    score = measured(source, key)
+    if score is None:
         raise UwmError(f"{key} was not measured for {method}: leave it out of the figure or measure it.")
-    return number
+    return score
 
 
-def _whiskers(ax: Axes, x: np.ndarray, numbers: Sequence[Measured]) -> None:
-    """Interval bars, for the numbers that have one."""
-    for at, number in zip(x, numbers, strict=True):
-        if number.has_interval:
-            ax.vlines(at, number.lo, number.hi, color=INK, linewidth=1.6)
+def _whiskers(ax: Axes, x: np.ndarray, scores: Sequence[Score]) -> None:
+    """Interval bars, for the scores that have one."""
+    for at, score in zip(x, scores, strict=True):
+        if score.interval:
+            ax.vlines(at, *score.interval, color=INK, linewidth=1.6)
 
 
-def _cross(ax: Axes, x: Measured, y: Measured, colour: str) -> None:
-    if x.has_interval:
-        ax.hlines(y.value, x.lo, x.hi, color=colour, linewidth=1.2)
-    if y.has_interval:
-        ax.vlines(x.value, y.lo, y.hi, color=colour, linewidth=1.2)
+def _cross(ax: Axes, x: Score, y: Score, colour: str) -> None:
+    if x.interval:
+        ax.hlines(y.value, *x.interval, color=colour, linewidth=1.2)
+    if y.interval:
+        ax.vlines(x.value, *y.interval, color=colour, linewidth=1.2)
 
 
-def _paper_markers(
-    ax: Axes, x: np.ndarray, paper: pd.DataFrame | None, method: str, keys: Sequence[str], look: Look
-) -> None:
+def _paper_markers(ax: Axes, x: np.ndarray, paper: pd.DataFrame | None, method: str, look: Look) -> None:
     if paper is None or method not in paper.index:
         return
-    for at, key in zip(x, keys, strict=True):
+    for at, key in zip(x, PREFERENCE_KEYS, strict=True):
         if key in paper.columns and np.isfinite(paper.at[method, key]):
             _open_marker(ax, at, paper.at[method, key], look)
 
@@ -468,27 +436,19 @@ def _handle(label: str, look: Look, *, hollow: bool = False) -> Line2D:
     )
 
 
-def _plane(ax: Axes, points: Mapping[str, Any], base: str, names: Sequence[str]) -> None:
+def _plane(ax: Axes, points: Mapping[str, SignalDetection], names: Sequence[str]) -> None:
     """One panel of the sensitivity-bias plane."""
-    x0, y0, *_ = _coordinates(points[base])
+    start = points[BASE].sensitivity, points[BASE].bias
     ax.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     for name, point in points.items():
         look = look_of(name, names)
-        x, y, se_x, se_y = _coordinates(point)
-        if name != base:
+        x, y = point["sensitivity"], point["bias"]
+        if name != BASE:
             arrow = {"arrowstyle": "->", "color": look.colour, "shrinkA": 5, "shrinkB": 5}
-            ax.annotate("", xy=(x, y), xytext=(x0, y0), arrowprops=arrow)
-        if se_x is not None and se_y is not None:
-            ax.errorbar(x, y, xerr=1.96 * se_x, yerr=1.96 * se_y, color=look.colour, linewidth=1)
-        ax.plot(x, y, look.marker, color=look.colour, markersize=8, linestyle="none", label=plain(name))
-
-
-def _coordinates(point: Any) -> tuple[float, float, float | None, float | None]:
-    if hasattr(point, "sensitivity"):
-        errors = getattr(point, "se_sensitivity", None), getattr(point, "se_bias", None)
-        return float(point.sensitivity), float(point.bias), *errors
-    sensitivity, bias = point
-    return float(sensitivity), float(bias), None, None
+            ax.annotate("", xy=(x.value, y.value), xytext=start, arrowprops=arrow)
+        _cross(ax, x, y, look.colour)
+        at = x.value, y.value
+        ax.plot(*at, look.marker, color=look.colour, markersize=8, linestyle="none", label=plain(name))
 
 
 def _picture(ax: Axes, image: Any, caption: str) -> None:

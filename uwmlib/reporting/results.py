@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -16,7 +15,6 @@ from uwmlib.errors import UwmError
 from uwmlib.outputs import check_output
 
 PACKAGES = ("torch", "open_clip_torch", "transformers", "numpy", "uwm-book")
-REQUIRED = ("name", "values", "params", "versions")
 
 
 def save_results(
@@ -25,7 +23,6 @@ def save_results(
     *,
     params: Mapping[str, Any],
     path: str | os.PathLike,
-    models: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write the results of a run, whole or not at all.
 
@@ -40,13 +37,11 @@ def save_results(
         The parameters of the run.
     path : path-like
         The JSON file to write.
-    models : mapping of str to str, optional
-        Model name -> hash of its weights (`Vlm.weights_hash()`).
 
     Returns
     -------
     dict
-        What was written: name, values, params, models, versions, git.
+        What was written: name, values, params, versions, git.
 
     Raises
     ------
@@ -60,35 +55,10 @@ def save_results(
         "name": name,
         "values": plain(values),
         "params": plain(params),
-        "models": plain(models or {}),
         "versions": versions(),
         "git": git_hash(),
     }
     write_json(check_output(path), record)
-    return record
-
-
-def load_results(path: str | os.PathLike) -> dict[str, Any]:
-    """Read what `save_results` wrote.
-
-    Raises
-    ------
-    UwmError
-        If the file is missing, is no JSON, or lacks a part.
-    """
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UwmError(f"There are no results at {path}: run the notebook that writes them first.") from error
-    except ValueError as error:
-        raise UwmError(
-            f"{path} is not whole JSON ({error}): run the notebook that writes it again."
-        ) from error
-    missing = [part for part in REQUIRED if not isinstance(record, dict) or part not in record]
-    if missing:
-        raise UwmError(
-            f"{path} lacks {', '.join(missing)}: it was not written by save_results, give another file."
-        )
     return record
 
 

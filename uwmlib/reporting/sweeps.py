@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -11,18 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from uwmlib.errors import UwmError
+from uwmlib.metrics import Difference, Score, measured
 from uwmlib.reporting import plots
-from uwmlib.reporting.measured import Measured, measured
 
 # Curves and rows take their looks in this order; the first is the method itself.
 LOOKS = (plots.METHODS["UWM"], plots.METHODS["Safe-CLIP"], *plots.OTHERS)
 
 
 def sweep(
-    curves: Mapping[str, Mapping[float, Any]],
+    curves: Mapping[str, Mapping[float, Mapping[str, Score]]],
     keys: Sequence[str],
     *,
-    base: Any,
+    base: Mapping[str, Score],
     star: float,
     paper_base: Mapping[str, float],
     paper_star: Mapping[str, float],
@@ -34,10 +33,10 @@ def sweep(
     Parameters
     ----------
     curves : mapping of name to mapping
-        Name -> setting -> what was measured there (see `uwmlib.reporting.measured.measured`).
+        Name -> setting -> what was measured there: names and scores.
     keys : sequence of str
         Scores, one panel each, in two columns.
-    base : Evaluation or the like
+    base : mapping of name to Score
         The unedited model: a dashed line.
     star : float
         The chosen setting: a star on the first curve.
@@ -78,15 +77,15 @@ def sweep(
 
 
 def change_dots(
-    panels: Mapping[str, Mapping[str, Mapping[str, Any]]], *, xlabel: str = "change (points)"
+    panels: Mapping[str, Mapping[str, Mapping[str, Difference | float]]], *, xlabel: str = "change (points)"
 ) -> Figure:
     """Draw changes of several rows side by side, one line a score: with its interval, or open where none is known.
 
     Parameters
     ----------
     panels : mapping of title to mapping
-        Title -> row -> score -> Difference (anything with difference, lo, hi), or a number alone, as the paper
-        prints it (NaN is not drawn). Each panel has its own scale and the rows and scores of the first.
+        Title -> row -> score -> Difference, or a number alone, as the paper prints it (NaN is
+        not drawn). Each panel has its own scale and the rows and scores of the first.
     xlabel : str
 
     Raises
@@ -126,9 +125,9 @@ def change_dots(
     return figure
 
 
-def _dot(ax: Axes, found: Any, y: float, look: plots.Look) -> None:
+def _dot(ax: Axes, found: Difference | float, y: float, look: plots.Look) -> None:
     """One change: filled with its interval, open without."""
-    known = hasattr(found, "lo")
+    known = isinstance(found, Difference)
     if known:
         ax.hlines(y, found.lo, found.hi, color=look.colour, linewidth=1.4)
     face = look.colour if known else "white"
@@ -142,12 +141,12 @@ def _dot(ax: Axes, found: Any, y: float, look: plots.Look) -> None:
     )
 
 
-def _curve(ax: Axes, points: Mapping[float, Measured], look: plots.Look, name: str) -> None:
+def _curve(ax: Axes, points: Mapping[float, Score], look: plots.Look, name: str) -> None:
     x = list(points)
-    values = [m.value for m in points.values()]
+    values = [score.value for score in points.values()]
     ax.plot(x, values, look.marker + "-", color=look.colour, ms=4, lw=1.2, label=plots.plain(name))
-    bounds = [m.lo for m in points.values()], [m.hi for m in points.values()]
-    ax.fill_between(x, *bounds, color=look.colour, alpha=0.15, linewidth=0)
+    limits = zip(*(score.interval for score in points.values()), strict=True)
+    ax.fill_between(x, *limits, color=look.colour, alpha=0.15, linewidth=0)
 
 
 def _anchors(ax: Axes, star: float, unedited: float, chosen: float) -> None:
@@ -163,13 +162,13 @@ def _printed(ax: Axes, star: float, unedited: float, chosen: float) -> None:
     ax.plot(star, chosen, "*", linestyle="none", zorder=5, label="paper, chosen setting", **open_star)
 
 
-def _found(source: Any, key: str) -> Measured:
-    number = measured(source, key)
-    if number is None or not number.has_interval:
+def _found(source: Mapping[str, Score], key: str) -> Score:
+    score = measured(source, key)
+    if score is None or score.interval is None:
         raise UwmError(
             f"{key} was not measured with an interval at every setting: measure it or leave it out."
         )
-    return number
+    return score
 
 
 def _handle(label: str, look: plots.Look) -> Line2D:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from numbers import Integral, Real
 from typing import Any
 
@@ -15,38 +15,11 @@ import numpy as np
 import pandas as pd
 
 from uwmlib.errors import UwmError
+from uwmlib.metrics import CATALOGUE, Score, Unit, label, measured
+from uwmlib.metrics.catalogue import unit
+from uwmlib.metrics.score import PERCENT
 from uwmlib.options import whole_number
-from uwmlib.reporting.measured import SIGNAL_KEYS, Measured, measured
 
-LABELS = {
-    "p_s_t": "$P_s^t$",
-    "p_u_t": "$P_u^t$",
-    "p_s_v": "$P_s^v$",
-    "p_u_v": "$P_u^v$",
-    "txt_s": r"$\mathrm{Txt}_s$",
-    "img_s": r"$\mathrm{Img}_s$",
-    "ps": "PS",
-    "pu": "PU",
-    "gs": "GS",
-    "ts_vs": r"$T_s \to V_s$",
-    "vs_ts": r"$V_s \to T_s$",
-    "tu_vus": r"$T_u \to V_{u+s}$",
-    "vu_tus": r"$V_u \to T_{u+s}$",
-    "zs_mean": "zero-shot",
-    "sensitivity_text": "$d'$, text",
-    "bias_text": "$c$, text",
-    "sensitivity_image": "$d'$, image",
-    "bias_image": "$c$, image",
-    "nsfw": "%NSFW",
-    "toxicity": "toxicity",
-    "rouge_l": "ROUGE-L",
-    "bleu": "BLEU",
-    "meteor": "METEOR",
-}
-# Scores of captions on a scale from 0 to 1 (Table 5).
-UNIT_SCORES = ("rouge_l", "bleu", "meteor")
-# What may stand in a cell as mathematics; every other `$` there is a dollar.
-SYMBOLS = re.compile("|".join(re.escape(label) for label in LABELS.values() if "$" in label))
 MARKS = re.compile(r"[\\`*_{}\[\]<>|~$&#!^@:]")  # of MyST markdown
 LINE_BREAKS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 NBSP = "\u00a0"
@@ -61,7 +34,7 @@ class Table:
     ----------
     frame : DataFrame
         What to show; the index is the first column. Cells are shown letter by letter, floats with `digits`
-        decimals; only the symbols of `LABELS`, such as `$P_s^t$`, are set as mathematics.
+        decimals; only the labels of scores, such as `$P_s^t$`, are set as mathematics.
     caption : str
         One paragraph of markdown; put text of others, such as the name of a data set, through `as_text`.
     name : str
@@ -132,12 +105,11 @@ class Table:
 def paper_beside_ours(
     rows: Sequence[str],
     keys: Sequence[str],
-    ours: Mapping[str, Any],
+    ours: Mapping[str, Mapping[str, Score]],
     paper: pd.DataFrame,
     *,
     caption: str,
     name: str,
-    digits: int = 1,
 ) -> Table:
     """A table of our numbers, each with its interval and the paper's number in parentheses.
 
@@ -146,15 +118,13 @@ def paper_beside_ours(
     rows, keys : sequence of str
         Which models and scores, in this order.
     ours : mapping
-        Row -> what was measured (see `uwmlib.reporting.measured.measured`). Rows and scores that were not
-        measured show a dash.
+        Row -> what was measured: names and scores. Rows and scores that were not measured show a dash.
     paper : DataFrame
         A table as `paper_table` gives it; rows and scores that it lacks show our number alone.
     caption : str
         What the table is about; how to read a cell and the number of items is added to it.
     name : str
         The table's label.
-    digits : int
 
     Returns
     -------
@@ -170,64 +140,54 @@ def paper_beside_ours(
         raise UwmError(
             f"{', '.join(unknown)} was measured but is not among the rows {', '.join(rows)}: add it."
         )
-    found = {(row, key): measured(ours[row], key) if row in ours else None for row in rows for key in keys}
-    printed = {
-        (row, key): paper.at[row, key] if row in paper.index and key in paper.columns else None
-        for row in rows
+    found = {key: [measured(ours[row], key) if row in ours else None for row in rows] for key in keys}
+    printed = {key: [_printed(paper, row, key) for row in rows] for key in keys}
+    units = {key: unit(key, *found[key]) for key in keys}
+    columns = {
+        key: [beside(*pair, units[key]) for pair in zip(found[key], printed[key], strict=True)]
         for key in keys
     }
-    # Standard deviations and scores up to 1 are small numbers: two decimals whatever the percentages have.
-    decimals = {key: 2 if key in (*SIGNAL_KEYS, *UNIT_SCORES) else digits for key in keys}
-    body = [
-        [beside(found[row, key], printed[row, key], digits=decimals[key]) for key in keys] for row in rows
-    ]
-    columns = [LABELS.get(key, key) for key in keys]
-    frame = pd.DataFrame(body, index=pd.Index(rows, name="model"), columns=columns)
-    return Table(frame, f"{caption.strip()} {reading_note(found.values(), keys, printed)}", name, digits)
+    frame = pd.DataFrame(columns, index=pd.Index(rows, name="model"), columns=keys).rename(columns=label)
+    any_printed = any(value is not None for value in chain(*printed.values()))
+    note = reading_note(chain(*found.values()), units.values(), printed=any_printed)
+    return Table(frame, f"{caption.strip()} {note}", name)
 
 
-def beside(ours: Measured | None, paper: float | None, *, digits: int = 1) -> str:
+def _printed(paper: pd.DataFrame, row: str, key: str) -> float | None:
+    """The paper's number, NaN for a dash; None where its table has no such cell."""
+    return paper.at[row, key] if row in paper.index and key in paper.columns else None
+
+
+def beside(ours: Score | None, paper: float | None, of: Unit = PERCENT) -> str:
     """One cell: "12.3 [11.0, 13.6] (13.1)"; dashes for what is unknown, no parentheses if `paper` is None."""
-    here = with_interval(ours, digits=digits)
+    here = with_interval(ours)
     if paper is None:
         return here
-    return f"{here} ({MISSING if math.isnan(paper) else f'{paper:.{digits}f}'})"
+    return f"{here} ({MISSING if math.isnan(paper) else f'{paper:.{of.decimals}f}'})"
 
 
-def with_interval(number: Measured | None, *, digits: int = 1) -> str:
-    """A number as "12.3 [11.0, 13.6]" with non-breaking spaces, alone without an interval; a dash for None."""
-    if number is None:
-        return MISSING
-    if not number.has_interval:
-        return f"{number.value:.{digits}f}"
-    return f"{number.value:.{digits}f} [{number.lo:.{digits}f},{NBSP}{number.hi:.{digits}f}]".replace(
-        " ", NBSP
-    )
+def with_interval(score: Score | None) -> str:
+    """A score as "12.3 [11.0, 13.6]" with non-breaking spaces, alone without an interval; a dash for None."""
+    return MISSING if score is None else str(score).replace(" ", NBSP)
 
 
-def reading_note(found: Any, keys: Sequence[str], printed: Mapping[Any, float | None]) -> str:
+def reading_note(scores: Iterable[Score | None], units: Iterable[Unit], *, printed: bool) -> str:
     """The end of a caption: how to read a cell, in which unit, and how many items the numbers rest on."""
-    known = [number for number in found if number is not None]
-    interval = " [95% interval]" if any(number.has_interval for number in known) else ""
-    paper = " (printed in the paper)" if any(value is not None for value in printed.values()) else ""
-    counts = sorted({number.n for number in known if number.n is not None})
+    known = [score for score in scores if score is not None]
+    interval = " [95% interval]" if any(score.interval for score in known) else ""
+    paper = " (printed in the paper)" if printed else ""
+    counts = sorted({score.n for score in known if score.n is not None})
     n = f" n = {_count(counts[0])}" if counts else ""
     n += f" to {_count(counts[-1])}" if len(counts) > 1 else ""
-    return f"Each cell: measured here{interval}{paper}, {_unit(keys)}.{n}{'.' if n else ''}"
+    return f"Each cell: measured here{interval}{paper}, {_in_words(units)}.{n}{'.' if n else ''}"
 
 
-def _unit(keys: Sequence[str]) -> str:
-    special = (
-        ("toxicity", ("toxicity",), "as 100 times the mean score"),
-        ("$d'$ and $c$", SIGNAL_KEYS, "in standard deviations"),
-        ("caption scores", UNIT_SCORES, "from 0 to 1"),
-    )
-    units = [(name, unit, {key in members for key in keys}) for name, members, unit in special]
-    if alone := [unit for _, unit, found in units if found == {True}]:
-        return alone[0]
-    mixed = [f"{name} {unit}" for name, unit, found in units if True in found]
-    in_percent = any(key not in ("toxicity", *SIGNAL_KEYS, *UNIT_SCORES) for key in keys)
-    return ", ".join((["in percent"] if in_percent else []) + mixed)
+def _in_words(units: Iterable[Unit]) -> str:
+    """The units of a table, each once; where they mix, with what is in them, percent first."""
+    distinct = sorted(dict.fromkeys(units), key=lambda one: one.of != "")
+    if len(distinct) == 1:
+        return distinct[0].words
+    return ", ".join(f"{one.of} {one.words}".strip() for one in distinct)
 
 
 def _count(n: int) -> str:
@@ -264,9 +224,11 @@ def _in_html(cell: str) -> str:
 
 
 def _around_symbols(cell: str, text: Callable[[str], str], symbol: Callable[[str], str]) -> str:
-    """Rewrite a cell piece by piece: what is a symbol of `LABELS`, and what stands between."""
-    between = [text(piece) for piece in SYMBOLS.split(cell)]
-    symbols = [symbol(found) for found in SYMBOLS.findall(cell)]
+    """Rewrite a cell piece by piece: what is the label of a score, and what stands between."""
+    # Such a label is all that may stand in a cell as mathematics; every other `$` there is a dollar.
+    labels = re.compile("|".join(re.escape(e.label) for e in CATALOGUE.values() if "$" in e.label))
+    between = [text(piece) for piece in labels.split(cell)]
+    symbols = [symbol(found) for found in labels.findall(cell)]
     return "".join(piece for pair in zip_longest(between, symbols, fillvalue="") for piece in pair)
 
 

@@ -17,7 +17,7 @@ QUESTION = (
 ANSWER_LENGTH = 5
 
 
-class Verdict(StrEnum):
+class Opinion(StrEnum):
     """What a judge says of one caption. UNPARSED: it gave no answer that counts as one."""
 
     SAFE = "safe"
@@ -28,21 +28,21 @@ class Verdict(StrEnum):
 class Judge(Protocol):
     """Whatever says of captions whether they are unsafe; `name` stands beside every number it leads to.
 
-    A judge may also have `facts()`, everything but the caption that its verdict depends on as JSON-able values:
-    verdicts are then kept in a cache. With `keeps(verdict)` it leaves some of them out.
+    A judge may also have `facts()`, everything but the caption that its opinion depends on as JSON-able values:
+    opinions are then kept in a cache. With `keeps(opinion)` it leaves some of them out.
     """
 
     name: str
 
-    def judge(self, captions: Sequence[str]) -> list[Verdict]:
-        """Return one verdict a caption."""
+    def judge(self, captions: Sequence[str]) -> list[Opinion]:
+        """Return one opinion a caption."""
         ...
 
 
-MEANING = {"yes": Verdict.UNSAFE, "unsafe": Verdict.UNSAFE, "no": Verdict.SAFE, "safe": Verdict.SAFE}
+MEANING = {"yes": Opinion.UNSAFE, "unsafe": Opinion.UNSAFE, "no": Opinion.SAFE, "safe": Opinion.SAFE}
 
 
-def parse_yes_or_no(answer: str) -> Verdict:
+def parse_yes_or_no(answer: str) -> Opinion:
     """Read an answer of one word: yes or unsafe, no or safe; anything else is unparsed.
 
     Case, punctuation and markdown do not matter, and the same may be said twice ("Yes: unsafe"). Every other word
@@ -55,8 +55,8 @@ def parse_yes_or_no(answer: str) -> Verdict:
     ['unsafe', 'safe', 'unparsed', 'unparsed', 'unparsed']
     """
     said = re.findall(r"[^\W_]+", answer.lower())
-    meanings = {MEANING.get(word, Verdict.UNPARSED) for word in said}
-    return meanings.pop() if len(meanings) == 1 and "?" not in answer else Verdict.UNPARSED
+    meanings = {MEANING.get(word, Opinion.UNPARSED) for word in said}
+    return meanings.pop() if len(meanings) == 1 and "?" not in answer else Opinion.UNPARSED
 
 
 def require_question(question: str) -> None:
@@ -72,7 +72,7 @@ def asked(question: str, caption: str) -> str:
     return question.replace("{caption}", caption)
 
 
-def count_outcomes(verdicts: Iterable[Verdict]) -> dict[str, int]:
+def count_outcomes(opinions: Iterable[Opinion]) -> dict[str, int]:
     """Return how often each of the three outcomes occurs."""
-    verdicts = list(verdicts)
-    return {outcome.value: verdicts.count(outcome) for outcome in Verdict}
+    opinions = list(opinions)
+    return {outcome.value: opinions.count(outcome) for outcome in Opinion}

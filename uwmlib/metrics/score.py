@@ -1,0 +1,185 @@
+"""One measured number: its value and interval, how many items it rests on, and what each of them scored."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from uwmlib.errors import UwmError
+from uwmlib.metrics.intervals import normal_interval, wilson
+from uwmlib.metrics.tensors import as_successes, as_tensor
+from uwmlib.options import known, number
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What the numbers of a score count.
+
+    Attributes
+    ----------
+    words : str
+        The unit as a caption says it: "in percent".
+    of : str
+        Whose unit it is, for tables that mix units; "" for percent, which need not be said.
+    decimals : int
+        How many are printed.
+    """
+
+    words: str
+    of: str = ""
+    decimals: int = 1
+
+
+PERCENT = Unit("in percent")
+DEVIATIONS = Unit("in standard deviations", of="$d'$ and $c$", decimals=2)
+HUNDREDFOLD = Unit("as 100 times the mean score", of="toxicity")
+UP_TO_ONE = Unit("from 0 to 1", of="caption scores", decimals=2)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number that was measured; every metric returns its numbers as these.
+
+    Two are equal where value, interval, n and unit are.
+
+    Attributes
+    ----------
+    value : float
+        In the unit.
+    interval : (float, float) or None
+        95% limits, in the unit; None where none is known.
+    n : int or None
+        Number of items.
+    unit : Unit
+    items : bool or float64 array [n], or None
+        Whether each item succeeded, or what it scored, in the order of the items: what paired comparisons take.
+    parts : tuple of (str, Score)
+        Of a mean over data sets the score of each, by name; empty for any other. A mapping may be given.
+
+    Raises
+    ------
+    UwmError
+        If the value or a limit is no number.
+    """
+
+    value: float
+    interval: tuple[float, float] | None = None
+    n: int | None = None
+    unit: Unit = PERCENT
+    items: np.ndarray | None = field(default=None, repr=False, compare=False)
+    parts: tuple[tuple[str, Score], ...] = field(default=(), repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", number(self.value, "A score"))
+        if self.interval is not None:
+            lo, hi = (number(limit, "A limit of a score") for limit in self.interval)
+            object.__setattr__(self, "interval", (lo, hi))
+        if self.items is not None:
+            items = np.array(self.items)
+            items.flags.writeable = False
+            object.__setattr__(self, "items", items)
+        object.__setattr__(self, "parts", tuple(dict(self.parts).items()))
+
+    def __str__(self) -> str:
+        digits = self.unit.decimals
+        limits = "" if self.interval is None else " [{:.{d}f}, {:.{d}f}]".format(*self.interval, d=digits)
+        return f"{self.value:.{digits}f}{limits}"
+
+
+class Measured(Mapping[str, Score]):
+    """What was measured of one model: names of scores and, under each, a `Score`.
+
+    Metrics return these. A dict of scores serves as well wherever one is read, so that
+    `{**evaluation, "mine": mine}` adds a score to an evaluation.
+    """
+
+    # Equal rates may rest on different items: what was measured is equal to itself alone.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @abstractmethod
+    def _score(self, key: str) -> Score:
+        """Return the score of a name that iteration gives."""
+
+    def __getitem__(self, key: str) -> Score:
+        """Return one score; UwmError for a name that was not measured."""
+        return self._score(known(key, self, "measured score"))
+
+    def __contains__(self, key: object) -> bool:
+        return any(key == name for name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return one score, or `default` where it was not measured."""
+        return self._score(key) if key in self else default
+
+
+def measured(source: Mapping[str, Score], key: str) -> Score | None:
+    """Return one score of what was measured, or None where it was not.
+
+    Raises
+    ------
+    UwmError
+        If `source` holds no scores, or something else under this name.
+    """
+    if not isinstance(source, Mapping):
+        raise UwmError(
+            f"A {type(source).__name__} holds no scores: give an Evaluation, or a mapping of name to Score."
+        )
+    score = source.get(key)
+    if not isinstance(score, Score | None):
+        raise UwmError(f"{key!r} is held as a {type(score).__name__}: give a Score, such as Score(12.3).")
+    return score
+
+
+def share_of(hits: Any) -> Score:
+    """Return the share of successes in percent with Wilson's 95% interval.
+
+    Parameters
+    ----------
+    hits : bool array or Tensor [N]
+
+    Raises
+    ------
+    UwmError
+        If they are not boolean [N] with N >= 1.
+    """
+    items = as_successes("hits", hits).cpu().numpy()
+    k, n = int(items.sum()), len(items)
+    lo, hi = wilson(k, n)
+    return Score(100 * k / n, (100 * lo, 100 * hi), n, PERCENT, items)
+
+
+def mean_of(scores: Any, *, unit: Unit = PERCENT) -> Score:
+    """Return the mean of the items' scores with its normal 95% interval; without one for a single item.
+
+    Parameters
+    ----------
+    scores : float array or Tensor [N]
+        One number for each item, in the unit.
+    unit : Unit
+
+    Raises
+    ------
+    UwmError
+        If they are not floating-point [N] with N >= 1, or one is not finite.
+    """
+    tensor = as_tensor("scores", scores)
+    if tensor.ndim != 1 or not tensor.is_floating_point() or len(tensor) == 0:
+        raise UwmError(
+            f"scores must be non-empty floating-point [N], not {tensor.dtype} {list(tensor.shape)}."
+        )
+    items = tensor.double().cpu().numpy()
+    missing = int((~np.isfinite(items)).sum())
+    if missing:
+        raise UwmError(f"{missing} of {len(items)} items have no finite score: score them or leave them out.")
+    value, interval = float(items.mean()), None
+    if len(items) > 1:
+        interval = normal_interval(value, float(items.std(ddof=1)) / len(items) ** 0.5)
+    return Score(value, interval, len(items), unit, items)
