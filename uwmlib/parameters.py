@@ -38,7 +38,12 @@ def check_run(**parameters: Any) -> None:
 
     Examples
     --------
-    >>> check_run(tau=0.02, alpha=-1.0, seed=0, batch_size=128, results_dir="")
+    >>> import uwmlib as uwm
+    >>> uwm.check_run(tau=0.02, alpha=-1.0, seed=0, results_dir="")
+    >>> uwm.check_run(tau=2)
+    Traceback (most recent call last):
+        ...
+    uwmlib.errors.UwmError: tau is 2, but it is a share: give a number ...
     """
     for name, value in parameters.items():
         CHECKS[known(name, CHECKS, "parameter")](name, value)
@@ -58,7 +63,8 @@ def checked_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
 
     Examples
     --------
-    >>> checked_parameters({"tau": 0.02, "seed": 0, "vlm": "no parameter"})
+    >>> import uwmlib as uwm
+    >>> uwm.checked_parameters({"tau": 0.02, "seed": 0, "vlm": "no parameter"})
     {'tau': 0.02, 'seed': 0}
     """
     given = {name: namespace[name] for name in CHECKS if name in namespace}

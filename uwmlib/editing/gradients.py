@@ -55,6 +55,17 @@ def g_unsafe_loss(
     Returns
     -------
     Tensor, scalar
+
+    Examples
+    --------
+    The safe item is its safe partner (distance 0) and at right angles to the
+    unsafe item of the other modality (distance 1):
+
+    >>> import torch
+    >>> from uwmlib.editing import g_unsafe_loss
+    >>> x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    >>> g_unsafe_loss(x, y, other_safe=x, other_unsafe=y)
+    tensor(1.)
     """
     known(variant, VARIANTS, "variant")
     target = other_unsafe if variant == "released" else own_unsafe
@@ -74,6 +85,17 @@ def g_safe_clip_loss(
     L = (CE(100 S, diagonal) + CE(100 S^T, diagonal)) / 2 + mean(1 - cos(own_safe, own_unsafe)),
     S = own_safe other_unsafe^T. The paper (A.3) describes this in words and prints no equation, so both
     readings are the released loss. `other_safe` is not used; see `g_unsafe_loss` for the parameters.
+
+    Examples
+    --------
+    Every safe item finds its own unsafe partner in the other modality, so the
+    contrast is 0; its own modality's partner is at right angles:
+
+    >>> import torch
+    >>> from uwmlib.editing import g_safe_clip_loss
+    >>> own = torch.eye(2)
+    >>> g_safe_clip_loss(own, own.flip(0), other_safe=own, other_unsafe=own)
+    tensor(1.)
     """
     known(variant, VARIANTS, "variant")
     logits = CONTRASTIVE_SCALE * own_safe @ other_unsafe.T  # [B, D] x [D, B] -> [B, B]
@@ -106,6 +128,18 @@ class GradientScores:
         Parameter name -> SHA-256 when the gradient was taken.
     fingerprint : str
         Of the tuples.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> tuples = uwm.load_tuples("mini-visu", split="train", n=8)
+    >>> scores = uwm.gradient_scores(vlm, tuples, vision=None, progress=False)
+    >>> scores.gradients["text.0.out"].shape
+    torch.Size([96, 96])
+    >>> edit = scores.select()  # the released share of G-Unsafe
+    >>> print(f"{edit.share()['text']:.1%}")
+    3.5%
     """
 
     vlm: Vlm
@@ -210,6 +244,19 @@ def gradient_scores(
     UwmError
         For batch_size below 1, unknown names, or a gradient that is NaN, infinite or zero
         throughout.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> tuples = uwm.load_tuples("mini-visu", split="train", n=8)
+    >>> scores = uwm.gradient_scores(
+    ...     vlm, tuples, loss="g-safe-clip", text=None, progress=False
+    ... )
+    >>> [site.name for site in scores.sites]
+    ['vision.0.fc2', 'vision.1.fc2', 'vision.2.fc2', 'vision.3.fc2']
+    >>> print(f"{scores.select().share()['vision']:.1%}")
+    0.5%
     """
     require_vlm(vlm)
     require_tuples(tuples)

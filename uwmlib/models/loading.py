@@ -100,6 +100,18 @@ def load_model(
 
     With a local file or random weights, pixels are normalised as for the first pretrained tag that open_clip
     lists for the architecture.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> uwm.load_model("mini-ViT-L-14")
+    Vlm('mini-ViT-L-14', backend='open_clip', device='cpu', dtype=torch.float32)
+
+    An architecture of open_clip with untrained weights:
+
+    >>> vlm = uwm.load_model("open_clip:ViT-S-32-alt", weights="random")
+    >>> len(vlm.sites(vision="fc2"))
+    12
     """
     if not isinstance(name, str):
         raise UwmError(f"The model's name is {name!r}: give text, such as 'mini-ViT-L-14'.")

@@ -27,7 +27,17 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def frozen_copy(model: Module) -> Module:
-    """Return a copy of a model as it is now, in evaluation and without gradients: a reference for a loss."""
+    """Return a copy of a model as it is now, in evaluation and without gradients: a reference for a loss.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from uwmlib.training import frozen_copy
+    >>> model = torch.nn.Linear(2, 1)
+    >>> before = frozen_copy(model)
+    >>> before.weight.requires_grad, model.weight.requires_grad
+    (False, True)
+    """
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
@@ -90,16 +100,23 @@ def optimise(
 
     Examples
     --------
-    A shift of one layer's bias that keeps outputs where they were:
+    The bias of a line through 0 is fitted to y = x + 1; its slope is not
+    trained:
 
-    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
-    >>> before, inputs = frozen_copy(model), torch.ones(4, 3)
+    >>> import torch
+    >>> from uwmlib.training import optimise
+    >>> model = torch.nn.Linear(1, 1)
+    >>> with torch.no_grad():
+    ...     _ = model.weight.fill_(1.0), model.bias.fill_(0.0)
+    >>> x = torch.tensor([[0.0], [1.0]])
     >>> curve = optimise(
-    ...     model, lambda step: (model(inputs) - before(inputs)).square().mean(), steps=2, learning_rate=0.1,
-    ...     trained=["1.bias"], references=[before], progress=False,
+    ...     model, lambda step: (model(x) - (x + 1)).square().mean(),
+    ...     steps=100, learning_rate=0.05, trained=["bias"], progress=False,
     ... )
     >>> [point["step"] for point in curve]
-    [2]
+    [50, 100]
+    >>> print(f"{model.weight.item():.1f} {model.bias.item():.1f}")
+    1.0 1.0
     """
     whole_number(steps, "steps")
     finite_number(learning_rate, "learning_rate", least=0)

@@ -38,6 +38,22 @@ class Tuples:
     UwmError
         If there are no tuples, the parts differ in length, the images are of another kind, a caption or a concept is
         not text or holds a NUL or half a surrogate pair, or a caption has no visible character.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import uwmlib as uwm
+    >>> black = np.zeros((2, 48, 48, 3), dtype=np.uint8)
+    >>> tuples = uwm.Tuples(
+    ...     "two pairs",
+    ...     safe_images=black,
+    ...     unsafe_images=black + 255,
+    ...     safe_texts=["a red ring", "a blue star"],
+    ...     unsafe_texts=["a red ring on fire", "a blue star in a storm"],
+    ...     concepts=["fire", "storm"],
+    ... )
+    >>> len(tuples), tuples[1:].concepts
+    (2, ['storm'])
     """
 
     name: str
