@@ -96,14 +96,10 @@ def family_of(model: nn.Module) -> Family:
     """
     family = next((each for each in FAMILIES if each.recognises(model)), None)
     if family is None:
-        text = getattr(model, "text", model)
-        what = (
-            f"is of type {_type_of(model)!r}" if _type_of(model) else
-            f"has a text encoder {type(text).__name__} with pooling {_pool_of(model)!r}"
-        )  # fmt: skip
+        what = f" of type {_type_of(model)!r}" if _type_of(model) else ""
         raise UwmError(
-            f"{type(model).__name__} {what}, which is of no known family: use CLIP, SigLIP, CoCa, MetaCLIP 2 or "
-            f"LLaVA, or describe it with uwmlib.models.families.register."
+            f"{type(model).__name__}{what} is of no known family: use CLIP, SigLIP, CoCa, MetaCLIP 2 or LLaVA, or "
+            f"describe it with uwmlib.models.families.register."
         )
     return family
 
@@ -136,7 +132,7 @@ def _typed(model_type: str) -> Callable[[nn.Module], bool]:
 
 
 def _pool_of(model: nn.Module) -> str | None:
-    """What the text encoder of an open_clip model pools; None for any other model."""
+    """What the text encoder of an open_clip model pools."""
     text = getattr(model, "text", model)
     return getattr(text, "pool_type", getattr(text, "text_pool_type", None))
 
@@ -145,19 +141,24 @@ def _has_class_token(model: nn.Module) -> bool:
     return getattr(getattr(model, "text", model), "cls_emb", None) is not None
 
 
-def _is_clip(model: nn.Module) -> bool:
-    return _pool_of(model) in ("argmax", "eos") and not _has_class_token(model)
-
-
 def _is_siglip(model: nn.Module) -> bool:
     return _pool_of(model) == "last" and getattr(model, "text", model).attn_mask is None
 
 
+def _is_clip(model: nn.Module) -> bool:
+    return hasattr(model, "visual") and not _has_class_token(model) and not _is_siglip(model)
+
+
 def _mask_of_clip(model: nn.Module, tokenizer: Any) -> MaskRule:
-    text = getattr(model, "text", model)
-    if _pool_of(model) == "argmax":
+    text, pool = getattr(model, "text", model), _pool_of(model)
+    if pool == "argmax":
         return up_to_end_of_text
-    return partial(up_to_end_of_text, end_id=getattr(text, "eos_id", getattr(text, "text_eos_id", None)))
+    if pool == "eos":
+        return partial(up_to_end_of_text, end_id=getattr(text, "eos_id", getattr(text, "text_eos_id", None)))
+    raise UwmError(
+        f"No rule says which tokens of the text encoder {type(text).__name__} (pooling {pool!r}) carry text: "
+        f"use a model with the text encoder of CLIP, SigLIP or CoCa."
+    )
 
 
 def _mask_of_siglip(model: nn.Module, tokenizer: Any) -> MaskRule:
