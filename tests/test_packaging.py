@@ -114,7 +114,9 @@ def test_the_wheel_holds_the_library_and_its_data(tmp_path):
     files = set(zipfile.ZipFile(wheel).namelist())
     manifests = [path for path in (ROOT / "data_manifests").rglob("*") if path.is_file()]
     expected = {f"uwmlib/{path.relative_to(ROOT).as_posix()}" for path in manifests}
-    package = [path for ending in ("*.py", "*.pyi", "*.safetensors") for path in (ROOT / "uwmlib").rglob(ending)]
+    package = [
+        path for ending in ("*.py", "*.pyi", "*.safetensors") for path in (ROOT / "uwmlib").rglob(ending)
+    ]
     expected |= {path.relative_to(ROOT).as_posix() for path in package}
     assert expected <= files
     assert {name.split("/")[0] for name in files} == {"uwmlib", f"uwm_book-{PROJECT['version']}.dist-info"}

@@ -51,5 +51,7 @@ def manifest_path(*parts: str) -> Path:
     root = manifests_dir()
     path = root.joinpath(*parts)
     if not path.exists():
-        raise UwmError(f"There is no shipped file {'/'.join(parts)!r} in {root}: check the spelling of its name.")
+        raise UwmError(
+            f"There is no shipped file {'/'.join(parts)!r} in {root}: check the spelling of its name."
+        )
     return path
