@@ -70,11 +70,9 @@ def test_run_with_parameters_from_the_line_and_from_a_file(folder):
         (["05"], "There is no notebook '05' in {folder}/notebooks: choose from 04_tiny."),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(folder, arguments, sentence):
-    done = uwm("run", *arguments, cwd=folder)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr == f"uwm: {sentence.format(folder=folder)}\n"
+def test_bad_input_is_one_line_and_exit_code_2(folder, here, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(folder)
+    assert here("run", *arguments) == (2, "", f"uwm: {sentence.format(folder=folder)}\n")
     assert not (folder / "_runs").exists()
 
 
