@@ -27,10 +27,10 @@ from uwmlib.metrics import (
     safeground,
 )
 from uwmlib.metrics.score import PERCENT
-from uwmlib.models.pixels import check_array, check_pictures
+from uwmlib.models.pixels import check_array, check_pictures, image_digest
 from uwmlib.models.vlm import Vlm, check_texts, require_vlm
 from uwmlib.options import as_list, check_batch_size
-from uwmlib.tuples.tuples import Tuples, image_digest, require_tuples
+from uwmlib.tuples.tuples import Tuples, require_tuples
 from uwmlib.zero_shot.sets import ZeroShotSet
 
 _INPUTS = {"text": "texts", "vision": "images"}

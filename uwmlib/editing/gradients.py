@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from uwmlib.editing.choice import choose_weights
 from uwmlib.editing.weight_edit import WeightEdit, parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.models.sites import Site
+from uwmlib.models.trainable import only_trainable
 from uwmlib.models.vlm import Vlm, require_vlm
 from uwmlib.options import ENCODERS, known, per_encoder, whole_number
 from uwmlib.tuples.tuples import require_tuples
@@ -315,26 +315,12 @@ def _gradients(
     with torch.no_grad():
         own_unsafe, other_safe, other_unsafe = own("unsafe"), other("safe"), other("unsafe")
     parameters = {site.parameter: vlm.model.get_parameter(site.parameter) for site in sites}
-    with _only_trainable(vlm.model, parameters.values()), torch.enable_grad():
+    with only_trainable(vlm.model, parameters.values()), torch.enable_grad():
         value = loss(own("safe"), own_unsafe, other_safe, other_unsafe, variant=variant)
         gradients = dict(zip(parameters, torch.autograd.grad(value, list(parameters.values())), strict=True))
     for site in sites:
         gradient = gradients[site.parameter]
         yield site, gradient if site.rows is None else gradient[slice(*site.rows)]
-
-
-@contextmanager
-def _only_trainable(model: torch.nn.Module, parameters: Iterator[torch.nn.Parameter]) -> Iterator[None]:
-    """Let gradients flow to these parameters alone, which saves the rest of the backward pass."""
-    wanted = {id(parameter) for parameter in parameters}
-    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        for parameter, _ in before:
-            parameter.requires_grad_(id(parameter) in wanted)
-        yield
-    finally:
-        for parameter, flag in before:
-            parameter.requires_grad_(flag)
 
 
 def _check_gradients(gradients: Mapping[str, torch.Tensor]) -> None:

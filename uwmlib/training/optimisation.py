@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from os import PathLike
@@ -17,6 +16,7 @@ from tqdm.auto import tqdm
 
 from uwmlib.errors import UwmError
 from uwmlib.files import load_tensors, save_tensors
+from uwmlib.models.trainable import only_trainable
 from uwmlib.options import finite_number, hint, whole_number
 
 WARMUP = 0.05  #: share of the steps over which the learning rate rises
@@ -126,7 +126,7 @@ def optimise(
     groups = [{"params": [p], "weight_decay": weight_decay * (p.ndim >= 2)} for p in chosen.values()]
     place = None if checkpoint is None else Path(checkpoint)
     run = _Run(model, list(chosen), torch.optim.AdamW(groups), place, dict(recipe or {}))
-    with _only_trainable(model, chosen):
+    with only_trainable(model, chosen.values()):
         return _descend(run, loss_at, steps=steps, peak=learning_rate, progress=progress)
 
 
@@ -249,16 +249,3 @@ def _freeze(references: Iterable[torch.nn.Module], chosen: Mapping[str, torch.nn
         if followed := next((names[place] for place in shared if place in names), None):
             raise UwmError(f"A reference shares the trained weight {followed}: give a frozen_copy.")
         reference.requires_grad_(False).eval()
-
-
-@contextmanager
-def _only_trainable(model: torch.nn.Module, chosen: Mapping[str, torch.nn.Parameter]) -> Iterator[None]:
-    """Let the chosen parameters alone have gradients, and put back at the end who had them before."""
-    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in chosen)
-    try:
-        yield
-    finally:
-        for parameter, required in before.items():
-            parameter.requires_grad_(required)

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from uwmlib.errors import UwmError
+from uwmlib.models.pixels import image_digest
 from uwmlib.options import flaw_of_text
 from uwmlib.tuples.images import ImageFiles
 
@@ -139,13 +140,6 @@ def _as_list(what: str, texts: object) -> list[str]:
 
 def _take(images: np.ndarray | ImageFiles, index: np.ndarray) -> np.ndarray | ImageFiles:
     return images[index] if isinstance(images, np.ndarray) else images.take(index)
-
-
-def image_digest(images: np.ndarray | ImageFiles) -> bytes:
-    """Return a SHA-256 over the contents of images."""
-    if isinstance(images, np.ndarray):
-        return hashlib.sha256(f"{images.shape}".encode() + np.ascontiguousarray(images).tobytes()).digest()
-    return images.digest()
 
 
 def require_tuples(tuples: object) -> None:
