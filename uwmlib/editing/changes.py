@@ -160,7 +160,7 @@ class Delta(Change):
 
     Attributes
     ----------
-    delta : FloatTensor, shape `shape`, or [k, *shape[1:]] with `rows`
+    delta : FloatTensor, shape `shape`, or with `rows` [k, ...]
         Finite. The sum is taken in the wider of both number types, and rounded to the parameter's.
     rows : LongTensor, shape [k], on the CPU, or None
         Strictly ascending; None for all rows.

@@ -51,16 +51,16 @@ class Table:
     --------
     >>> import pandas as pd
     >>> from uwmlib.reporting import Table
-    >>> rows = pd.Index(["CLIP"], name="model")
-    >>> frame = pd.DataFrame({"n": [2000], "$P_s^t$": [97.5]}, index=rows)
-    >>> print(Table(frame, "Preferences.", "tab-preferences").to_myst())
+    >>> rows = pd.Index(["CLIP", "UWM"], name="model")
+    >>> frame = pd.DataFrame({"$P_s^t$": [97.5, None]}, index=rows)
+    >>> table = Table(frame, "Preferences.", "tab-preferences")
+    >>> for row in table.cells():
+    ...     print(row)
+    ['model', '$P_s^t$']
+    ['CLIP', '97.5']
+    ['UWM', '–']
+    >>> print(table.to_myst().splitlines()[0])
     :::{table} Preferences.
-    :name: tab-preferences
-    <BLANKLINE>
-    | model | n | $P_s^t$ |
-    | :-- | --: | --: |
-    | CLIP | 2000 | 97.5 |
-    :::
     """
 
     frame: pd.DataFrame

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,7 +99,8 @@ class Recipe:
     base: str = ""
     trained: tuple[str, ...] = ("*",)
     file: str = "{}.safetensors"
-    write: Callable[[torch.nn.Module, Path], None] = write_weights
+    # By a factory: a function that is a class's own becomes a method.
+    write: Callable[[torch.nn.Module, Path], None] = field(default_factory=lambda: write_weights)
 
     def facts(self) -> dict[str, Any]:
         """Return the numbers of the recipe, and its base if it has one: what the record of a model holds."""

@@ -42,8 +42,8 @@ class Validation:
     >>> from pathlib import Path
     >>> from PIL import Image
     >>> from uwmlib.tuples import validate
-    >>> row = {"safe_text": "a ring", "unsafe_text": "a ring on fire"}
-    >>> row |= {"safe_image": "safe.png", "unsafe_image": "unsafe.png"}
+    >>> row = {"safe_image": "safe.png", "unsafe_image": "unsafe.png"}
+    >>> row.update(safe_text="a ring", unsafe_text="a ring on fire")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     Image.new("RGB", (8, 8)).save(Path(folder, "safe.png"))
     ...     Image.new("RGBA", (8, 8)).save(Path(folder, "unsafe.png"))
@@ -85,12 +85,14 @@ def validate(path: str | os.PathLike, *, progress: bool = False) -> Validation:
 
     Examples
     --------
+    The images of the one row are missing:
+
     >>> import json
     >>> import tempfile
     >>> from pathlib import Path
     >>> from uwmlib.tuples import validate
-    >>> row = {"safe_text": "a ring", "unsafe_text": "a ring on fire"}
-    >>> row |= {"safe_image": "1s.png", "unsafe_image": "1u.png"}
+    >>> row = {"safe_image": "1s.png", "unsafe_image": "1u.png"}
+    >>> row.update(safe_text="a ring", unsafe_text="a ring on fire")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "pairs.jsonl")
     ...     _ = path.write_text(json.dumps(row))
