@@ -171,7 +171,7 @@ def test_accuracy_on_ones_own_files_is_that_of_the_same_pictures_as_an_array(tmp
     found = uwm.evaluate(vlm, tuples, zero_shot=[own]).zero_shot["dtd"]
     pixels = vlm.preprocess(drawn.images[:20])
     similar = vlm.encode_image(pixels) @ vlm.encode_text(vlm.tokenize(drawn.prompts)).T  # [20, C]
-    assert found.correct.tolist() == (similar.argmax(1).numpy() == drawn.labels[:20]).tolist()
+    assert found.items.tolist() == (similar.argmax(1).numpy() == drawn.labels[:20]).tolist()
 
 
 def test_one_class_is_always_right_and_chance_says_so(tmp_path):

@@ -241,9 +241,9 @@ def test_one_set_measures_alike_in_every_form(tmp_path):
     sharded = shard_set("own", tmp_path, template=drawn.template)
     vlm = uwm.load_model("mini-ViT-L-14")
     found = evaluate_zero_shot(vlm, files, batch_size=3)
-    assert found.correct.tolist() == evaluate_zero_shot(vlm, sharded, batch_size=3).correct.tolist()
+    assert found.items.tolist() == evaluate_zero_shot(vlm, sharded, batch_size=3).items.tolist()
     whole = evaluate_zero_shot(vlm, drawn)
-    assert found.correct.tolist() == whole.correct[order].tolist()
+    assert found.items.tolist() == whole.items[order].tolist()
 
 
 # --- Manifests of one's own ---

@@ -17,7 +17,7 @@ from uwmlib.rows import SUFFIXES
 
 SEEDS = 2**63  #: seeds are below this: torch takes no larger one
 READINGS = ("released", "paper")
-MODELS = ("mini-", "open_clip:", "hf:")
+MODELS = ("mini-", "open_clip:", "hf-hub:", "local-dir:", "hf:")
 JUDGES = ("lexicon", "lm:", "endpoint:", "replay:")
 TOXICITIES = ("mini", "detoxify", "replay:")
 
@@ -127,6 +127,12 @@ def _starts(name: str, value: Any, *, choices: tuple[str, ...]) -> None:
         raise UwmError(f"{name} is {shown(value)}: give one of {', '.join(choices)}.")
 
 
+def _model(name: str, value: Any) -> None:
+    if isinstance(value, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", value):  # "ViT-L-14/openai"
+        return
+    _starts(name, value, choices=MODELS)
+
+
 def _weights(name: str, value: Any) -> None:
     _text(name, value)
     if value.endswith(".safetensors") and not os.path.isfile(value):
@@ -197,9 +203,9 @@ def _update_reference(name: str, value: Any) -> None:
 #: What is checked of each parameter, by its name.
 CHECKS: dict[str, Callable[[str, Any], None]] = {
     "profile": partial(_one_of, choices=("mini", "paper")),
-    "base_model": partial(_starts, choices=MODELS),
+    "base_model": _model,
     "base_weights": _weights,
-    "safe_model": partial(_starts, choices=MODELS),
+    "safe_model": _model,
     "safe_weights": _weights,
     "data": _data,
     "zero_shot": _sets,

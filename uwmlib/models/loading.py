@@ -366,16 +366,12 @@ def _replace_tower(vlm: Vlm, source: str) -> None:
     vlm.replace_tower(clip.vision_model.state_dict())
 
 
-def checked_device(device: str | torch.device, what: str = "The device") -> torch.device:
-    """Return a device that holds tensors here; UwmError, naming `what` was to be one, for any other.
-
-    "meta" holds shapes and no numbers, and is refused too.
-    """
+def checked_device(device: str | torch.device) -> torch.device:
+    """Return a device that holds tensors here; UwmError for any other."""
     try:
-        chosen = torch.device(device)
-        usable = torch.empty(0, device=chosen).device.type != "meta"
-    except (RuntimeError, AssertionError, TypeError):
-        usable = False
-    if not usable:
-        raise UwmError(f"{what} {device!r} cannot be used here: take 'cpu' or a device that torch sees.")
-    return chosen
+        torch.empty(0, device=(known := torch.device(device)))
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise UwmError(
+            f"The device {device!r} cannot be used here: take 'cpu' or a device that torch sees."
+        ) from error
+    return known
