@@ -1,6 +1,6 @@
 """Every method by its name: from a model and calibration tuples to an edit. `uwm edit` and `uwm ls methods` read it.
 
-A new method costs its own file and a row here.
+A new method costs its own file and a row in `METHODS`, as CONTRIBUTING.md shows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uwmlib.models.vlm import Vlm
 from uwmlib.tuples import Tuples
 
 Kinds = str | Sequence[str] | None
-#: What methods that score weights take besides variants.
+# What methods that score weights take besides variants.
 SCORED = ("text", "vision", "tau", "alpha", "rule")
 
 
@@ -29,7 +29,7 @@ class Method:
     ----------
     about : str
         What is done to which weights, in a few words.
-    edit : callable (Vlm, Tuples, **options) -> WeightEdit
+    edit : callable (Vlm, Tuples, options by name) -> WeightEdit
         Every option has a default.
     options : tuple of str
         Those of `edit` that `uwm edit` may pass, out of "text" and "vision" (kinds of layers, as in `score`), "tau",
@@ -60,7 +60,6 @@ def _by_gradient(
     return scores.select(**options)
 
 
-#: Those of the paper's Table 1 that edit weights. Further ones of one's own may be added.
 METHODS = {
     "uwm": Method("the paper's: weights by their ratio score, negated", _uwm, (*SCORED, "prior"), VARIANTS),
     "g-unsafe": Method(
