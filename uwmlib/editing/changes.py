@@ -14,7 +14,7 @@ import torch
 from uwmlib.errors import UwmError
 from uwmlib.options import ENCODERS, is_whole, known, number, whole_number
 
-EDITED = (*ENCODERS, "language")  #: what of a model has weights to edit; the last is the language model of a LLaVA
+EDITED = (*ENCODERS, "language")  #: what has weights to edit; "language" is the language model of a LLaVA
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
