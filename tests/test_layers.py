@@ -23,6 +23,7 @@ LAYERS = [
     ["profiles"],
     ["parameters"],
     ["runner", "training"],
+    ["methods"],
     ["listing"],
     ["cli"],
 ]

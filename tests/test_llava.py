@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import uwmlib as uwm
+from uwmlib.editing import delta_edit, gate_edit
 from uwmlib.mini.tokenizer import split_words
 from uwmlib.models.llava import Llava, LlavaNext, tower_from_open_clip
 from uwmlib.models.mini_llava import bare_llava, caption_ids, mini_llava, mini_processor, write_llava
@@ -321,6 +322,28 @@ def test_inputs_of_the_language_models_layers_are_seen_and_their_weights_count(e
     with torch.no_grad():
         llava.weight(sites[0]).mul_(-1)
         assert not torch.allclose(llava.log_prob(images, CAPTIONS), before)
+
+
+def test_an_edit_of_the_language_model_is_saved_applied_and_undone(either, tmp_path):
+    """Gates in its weights do what gates on its activations do, and a delta is what is added."""
+    llava, images = either
+    site, other = llava.sites(language="fc2")[:2]
+    factors = torch.linspace(-1, 1, llava.weight(site).shape[1])
+    delta = torch.full_like(llava.weight(other), 0.01)
+    edit = gate_edit(llava, {site: factors}).merged(delta_edit(llava, "language", {other.parameter: delta}))
+    edit.save(tmp_path / "edit.safetensors")
+    before = llava.weights_hash()
+    with torch.no_grad(), llava.capture([site], lambda _, z: z * factors):
+        kept = llava.weight(other).clone()
+        llava.weight(other).add_(delta)
+        expected = llava.log_prob(images, CAPTIONS)
+        llava.weight(other).copy_(kept)
+    again = uwm.WeightEdit.load(tmp_path / "edit.safetensors")
+    assert again.share().keys() == {"language"}
+    assert llava.weights_hash() == before
+    with again.applied(llava), torch.inference_mode():
+        torch.testing.assert_close(llava.log_prob(images, CAPTIONS), expected)
+    assert llava.weights_hash() == before
 
 
 def test_language_sites_are_given_only_where_they_are_asked_for(llava, base):

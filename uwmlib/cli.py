@@ -233,50 +233,43 @@ def info() -> None:
 def edit(
     model: Model,
     output: Annotated[Path, typer.Option(help="The file of the edit.")] = Path("edit.safetensors"),
-    method: Annotated[str, typer.Option(help="uwm, or a gradient baseline: g-unsafe, g-safe-clip.")] = "uwm",
-    tau: Annotated[
-        float | None, typer.Option(help="Share of each layer to edit; 0.02 for uwm, else the released one.")
-    ] = None,
-    alpha: Annotated[
-        float | None, typer.Option(help="Factor on the selected weights; -1 for uwm, else 0.")
-    ] = None,
-    variant: Annotated[
-        str, typer.Option(help="released or paper; for uwm also unsafe-only or difference.")
-    ] = "released",
-    rule: Annotated[
-        str | None, typer.Option(help="adaptive, fixed or positive; by default the method's own.")
-    ] = None,
+    method: Annotated[str, typer.Option(help="One of those that `uwm ls methods` lists.")] = "uwm",
+    tau: Annotated[float | None, typer.Option(help="Share of each layer to edit.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Factor on what is selected.")] = None,
+    variant: Annotated[str | None, typer.Option(help="One of the method's variants.")] = None,
+    rule: Annotated[str | None, typer.Option(help="adaptive, fixed or positive.")] = None,
     prior: Annotated[
-        bool | None,
-        typer.Option("--prior/--no-prior", help="Scores of text times |W|; only uwm, on by default."),
+        bool | None, typer.Option("--prior/--no-prior", help="Whether scores of text are times |W|.")
     ] = None,
-    text: Annotated[str, typer.Option(help="Kind of text layers: fc1, fc2, value, out or none.")] = "out",
-    vision: Annotated[str, typer.Option(help="Kind of vision layers: fc1, fc2, value, out or none.")] = "fc2",
+    text: Annotated[
+        str | None, typer.Option(help="Kind of text layers: fc1, fc2, value, out or none.")
+    ] = None,
+    vision: Annotated[
+        str | None, typer.Option(help="Kind of vision layers: fc1, fc2, value, out or none.")
+    ] = None,
     tuples: TuplesName = "mini-visu",
     weights: Weights = None,
     n: Annotated[int, typer.Option(help="Calibration tuples.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the calibration sample.")] = 0,
 ) -> None:
-    """Score a model on calibration tuples, select its unsafe weights and save the edit."""
+    """Score a model on calibration tuples, edit its unsafe weights and save the edit.
+
+    An option that is not given has the method's own default.
+    """
     check_run(n=n, seed=seed)
-    options = _selection(method, variant, tau=tau, alpha=alpha, rule=rule, prior=prior)
-    kinds = {"text": _kind(text, "text"), "vision": _kind(vision, "vision")}
-    if kinds == {"text": None, "vision": None}:
-        raise UwmError("Both --text and --vision are none: name the layers of at least one encoder.")
+    given = {
+        "text": text, "vision": vision, "tau": tau, "alpha": alpha, "variant": variant, "rule": rule, "prior": prior,
+    }  # fmt: skip
+    options = _options(method, {name: value for name, value in given.items() if value is not None})
     inputs = _inputs(model, weights, tuples)
     check_output(output, inputs=inputs)
     import uwmlib
+    from uwmlib.methods import METHODS
 
     calibration = uwmlib.load_tuples(tuples, split="train", n=n, seed=seed)
     target = check_output(output, inputs=[*inputs, *_images(calibration)])
     vlm = uwmlib.load_model(model, weights=weights)
-    if method == "uwm":
-        chosen = uwmlib.score(vlm, calibration, **kinds).select(variant=variant, **options)
-    else:
-        chosen = uwmlib.gradient_scores(vlm, calibration, loss=method, variant=variant, **kinds).select(
-            **options
-        )
-    chosen.save(target)
+    METHODS[method].edit(vlm, calibration, **options).save(target)
     print(f"Result: {output}")
 
 
@@ -349,28 +342,30 @@ def _as_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return drawn.get().rstrip("\n")
 
 
-def _kind(name: str, encoder: str) -> str | None:
-    """Return a kind of layers to score, or None for none of this encoder's."""
+def _options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a method that were given, checked; a kind of layers "none" as None."""
+    from uwmlib.editing.selection import RULES
+    from uwmlib.methods import METHODS
     from uwmlib.models.sites import KINDS
 
-    return None if known(name, (*KINDS, "none"), f"kind of {encoder} layers") == "none" else name
-
-
-def _selection(method: str, variant: str, *, prior: bool | None, **options: Any) -> dict[str, Any]:
-    """Return the options of `select` that were given, checked; what was not is the method's own choice."""
-    from uwmlib.editing import gradients, saliency, selection
-
-    uwm = known(method, ("uwm", *gradients.LOSSES), "method") == "uwm"
-    known(variant, saliency.VARIANTS if uwm else gradients.VARIANTS, f"variant of {method}")
-    given = {name: value for name, value in options.items() if value is not None}
+    chosen = METHODS[known(method, METHODS, "method")]
+    takes = (*chosen.options, *(["variant"] if chosen.variants else []))
+    for name in given:
+        if name not in takes:
+            raise UwmError(f"{method} has no {name}: leave that option out; it has {', '.join(takes)}.")
     check_run(**{name: given[name] for name in ("tau", "alpha") if name in given})
-    if "rule" in given:
-        known(given["rule"], selection.RULES, "selection rule")
-    if uwm:
-        return {"tau": 0.02, "prior": () if prior is False else ("text",)} | given
-    if prior is not None:
-        raise UwmError(f"{method} has no prior: leave --prior and --no-prior out, or take --method uwm.")
-    return given
+    choices = {
+        "variant": (chosen.variants, f"variant of {method}"),
+        "rule": (RULES, "selection rule"),
+        "text": ((*KINDS, "none"), "kind of text layers"),
+        "vision": ((*KINDS, "none"), "kind of vision layers"),
+    }
+    for name in given:
+        if name in choices:
+            known(given[name], *choices[name])
+    if given.get("text") == given.get("vision") == "none":
+        raise UwmError("Both --text and --vision are none: name the layers of at least one encoder.")
+    return {name: None if value == "none" else value for name, value in given.items()}
 
 
 def _inputs(model: str, weights: str | None, tuples: str) -> list[str | None]:

@@ -64,16 +64,18 @@ def sets(folder: str | os.PathLike | None = None) -> list[Row]:
 
 
 def methods() -> list[Row]:
-    """Return the ways to score weights, with the call that takes each and its variants."""
-    from uwmlib.editing.gradients import LOSSES, READINGS
-    from uwmlib.editing.saliency import VARIANTS
+    """Return the methods that `uwm edit` knows, each with its options and its variants."""
+    from uwmlib.methods import METHODS
 
-    variants, readings = ", ".join(VARIANTS), ", ".join(READINGS)
-    gradients: list[Row] = [
-        {"method": loss, "call": f'gradient_scores(..., loss="{loss}", reading=...).select(...)', "variants": readings}
-        for loss in LOSSES
-    ]  # fmt: skip
-    return [{"method": "uwm", "call": "score(...).select(variant=...)", "variants": variants}, *gradients]
+    return [
+        {
+            "method": name,
+            "what": method.about,
+            "options": ", ".join(method.options),
+            "variants": ", ".join(method.variants),
+        }
+        for name, method in METHODS.items()
+    ]
 
 
 def notebooks(folder: str | os.PathLike) -> list[Row]:

@@ -14,6 +14,8 @@ import torch
 from uwmlib.errors import UwmError
 from uwmlib.options import ENCODERS, is_whole, known, number, whole_number
 
+EDITED = (*ENCODERS, "language")  #: what has weights to edit; "language" is the language model of a LLaVA
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Change(ABC):
@@ -21,7 +23,7 @@ class Change(ABC):
 
     Attributes
     ----------
-    encoder : "text" or "vision"
+    encoder : "text", "vision" or "language"
     base_hash : str
         SHA-256 of the parameter before the edit (`weight_edit.parameter_hash`).
     shape : tuple of int
@@ -54,7 +56,7 @@ class Change(ABC):
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        known(self.encoder, ENCODERS, "encoder for an edit,")
+        known(self.encoder, EDITED, "encoder for an edit,")
         if not isinstance(self.base_hash, str):
             raise UwmError(f"base_hash is {self.base_hash!r}: give the parameter_hash of the parameter.")
         if not isinstance(self.shape, tuple) or not all(is_whole(side) and side > 0 for side in self.shape):

@@ -36,7 +36,7 @@ def delta_edit(
     ----------
     vlm : Vlm
         The base; the edit is refused on any other. Not changed.
-    encoder : "text" or "vision"
+    encoder : "text", "vision" or "language"
         Which encoder the parameters count for in `WeightEdit.share`.
     deltas : mapping of str to FloatTensor
         Parameter name -> delta, of the parameter's shape or, with `rows`, one row for each of these.

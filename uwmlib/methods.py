@@ -1,0 +1,73 @@
+"""Every method by its name: from a model and calibration tuples to an edit. `uwm edit` and `uwm ls methods` read it.
+
+A new method costs its own file and a row in `METHODS`, as CONTRIBUTING.md shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from uwmlib.editing import WeightEdit, gradient_scores, score
+from uwmlib.editing.gradients import VARIANTS as READINGS
+from uwmlib.editing.saliency import VARIANTS
+from uwmlib.models.vlm import Vlm
+from uwmlib.tuples import Tuples
+
+Kinds = str | Sequence[str] | None
+# What methods that score weights take besides variants.
+SCORED = ("text", "vision", "tau", "alpha", "rule")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table.
+
+    Attributes
+    ----------
+    about : str
+        What is done to which weights, in a few words.
+    edit : callable (Vlm, Tuples, options by name) -> WeightEdit
+        Every option has a default.
+    options : tuple of str
+        Those of `edit` that `uwm edit` may pass, out of "text" and "vision" (kinds of layers, as in `score`), "tau",
+        "alpha", "rule" and "prior" (whether the scores of the text encoder are multiplied by |W|).
+    variants : tuple of str
+        The values of its option "variant"; empty where it has none.
+    """
+
+    about: str
+    edit: Callable[..., WeightEdit]
+    options: tuple[str, ...] = SCORED
+    variants: tuple[str, ...] = ()
+
+
+def _uwm(
+    vlm: Vlm, tuples: Tuples, *, text: Kinds = "out", vision: Kinds = "fc2", tau: float = 0.02,
+    prior: bool = True, **options: Any,
+) -> WeightEdit:  # fmt: skip
+    scores = score(vlm, tuples, text=text, vision=vision)
+    return scores.select(tau=tau, prior=("text",) if prior else (), **options)
+
+
+def _by_gradient(
+    vlm: Vlm, tuples: Tuples, *, loss: str, text: Kinds = "out", vision: Kinds = "fc2",
+    variant: str = "released", **options: Any,
+) -> WeightEdit:  # fmt: skip
+    scores = gradient_scores(vlm, tuples, loss=loss, variant=variant, text=text, vision=vision)
+    return scores.select(**options)
+
+
+METHODS = {
+    "uwm": Method("the paper's: weights by their ratio score, negated", _uwm, (*SCORED, "prior"), VARIANTS),
+    "g-unsafe": Method(
+        "weights by the gradient of G-Unsafe's loss, pruned", partial(_by_gradient, loss="g-unsafe"),
+        variants=READINGS,
+    ),
+    "g-safe-clip": Method(
+        "weights by the gradient of G-Safe-CLIP's loss, pruned", partial(_by_gradient, loss="g-safe-clip"),
+        variants=READINGS,
+    ),
+}  # fmt: skip
