@@ -234,6 +234,11 @@ def profile_of(parameters: Mapping[str, Any]) -> Profile:
     ------
     UwmError
         See `profile`.
+
+    Examples
+    --------
+    >>> profile_of({"profile": "mini", "base_model": "mini-ViT-B-32", "tau": 0.02}).base_model
+    'mini-ViT-B-32'
     """
     return profile(parameters["profile"], **{part: parameters[part] for part in PARTS if part in parameters})
 
