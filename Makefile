@@ -10,7 +10,7 @@ help:
 	@echo "make book       run the notebooks whose inputs changed and build the book"
 	@echo "make pages      look at the pages of the built book in headless Chromium"
 	@echo "make own        run every chapter in the paper profile, on tiny models and data of its own"
-	@echo "make test       style check, tests, and the checked cells of the notebooks"
+	@echo "make test       style check, tests, the examples in docstrings, and the checked cells of the notebooks"
 	@echo "make lint       style check and spelling"
 	@echo "make notebooks  run the committed notebooks in place (ONLY=04 for one)"
 	@echo "make clean      remove what was built (.venv stays)"
@@ -40,7 +40,7 @@ own: $(INSTALLED)
 test: export OMP_NUM_THREADS ?= 1
 test: $(INSTALLED)
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --doctest-modules tests uwmlib
 	TQDM_DISABLE=1 MPLBACKEND=agg $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --nbval-lax notebooks \
 	  --nbval-current-env --nbval-cell-timeout 600
 

@@ -28,7 +28,11 @@ def without_substitutions(line: str) -> str:
 
 
 def _process(_: Sphinx, __: str, ___: str, ____: Any, _____: Any, lines: list[str]) -> None:
-    lines[:] = [without_substitutions(line) for line in lines]
+    in_example = False
+    for number, line in enumerate(lines):
+        # From a prompt to the next empty line stands code and what it prints.
+        in_example = bool(line.strip()) and (in_example or line.lstrip().startswith(">>>"))
+        lines[number] = line if in_example else without_substitutions(line)
 
 
 def _skip(app: Sphinx, _: str, name: str, value: Any, ___: bool, ____: Any) -> bool | None:

@@ -70,11 +70,9 @@ def test_run_with_parameters_from_the_line_and_from_a_file(folder):
         (["05"], "There is no notebook '05' in {folder}/notebooks: choose from 04_tiny."),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(folder, arguments, sentence):
-    done = uwm("run", *arguments, cwd=folder)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr == f"uwm: {sentence.format(folder=folder)}\n"
+def test_bad_input_is_one_line_and_exit_code_2(folder, here, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(folder)
+    assert here("run", *arguments) == (2, "", f"uwm: {sentence.format(folder=folder)}\n")
     assert not (folder / "_runs").exists()
 
 
@@ -103,14 +101,14 @@ def test_info_shows_versions_and_places(folder):
     assert "data_manifests" in shown.stdout
 
 
-def test_ls_lists_what_the_functions_take(tmp_path):
+def test_ls_lists_what_the_functions_take(tmp_path, here):
     import uwmlib
     from uwmlib.editing import gradients, saliency
 
     def listed(what, *options):
-        done = uwm("ls", what, "--json", *options, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        code, out, err = here("ls", what, "--json", *options)
+        assert code == 0, err
+        return json.loads(out)
 
     models = [row["model"] for row in listed("models")]
     assert uwmlib.load_model(models[0]).name == models[0] and "hf:<folder or id>" in models
@@ -141,11 +139,11 @@ def test_what_cannot_be_listed_is_one_line(tmp_path, monkeypatch, here, argument
     assert err.startswith(f"uwm: {words}")
 
 
-def test_validate_says_all_that_is_wrong_or_what_is_there(own_pairs):
-    sound = uwm("validate", "pairs.jsonl", cwd=own_pairs)
-    assert sound.returncode == 0, sound.stderr
-    assert sound.stdout.splitlines()[-1] == "pairs.jsonl: 6 tuples, no problem."
-    assert "(none)" in sound.stdout
+def test_validate_says_all_that_is_wrong_or_what_is_there(own_pairs, monkeypatch, here):
+    monkeypatch.chdir(own_pairs)
+    code, out, err = here("validate", "pairs.jsonl")
+    assert code == 0, err
+    assert out.splitlines()[-1] == "pairs.jsonl: 6 tuples, no problem." and "(none)" in out
     rows = (own_pairs / "pairs.jsonl").read_text().splitlines()
     (own_pairs / "pairs.jsonl").write_text("\n".join([*rows, "{", rows[0]]))
     (own_pairs / "unsafe_image2.png").unlink()
@@ -156,9 +154,7 @@ def test_validate_says_all_that_is_wrong_or_what_is_there(own_pairs):
     assert no_json.startswith("Row 7 of pairs.jsonl is not JSON")
     assert twice.startswith("Row 8 of pairs.jsonl repeats row 1")
     assert count == "3 problems in 8 rows."
-    nothing = uwm("validate", "no.jsonl", cwd=own_pairs)
-    assert (nothing.returncode, nothing.stdout) == (2, "")
-    assert nothing.stderr.splitlines() == ["uwm: There is no manifest no.jsonl: check the path."]
+    assert here("validate", "no.jsonl") == (2, "", "uwm: There is no manifest no.jsonl: check the path.\n")
 
 
 def test_the_shell_completes_commands_and_names(folder):

@@ -35,7 +35,8 @@ from uwmlib.editing import (
 from uwmlib.errors import UwmError
 from uwmlib.models import open_clip_backend, transformers_backend
 from uwmlib.models.loading import load_weights
-from uwmlib.models.sites import ENCODERS, KINDS, find_blocks
+from uwmlib.models.sites import KINDS, find_blocks
+from uwmlib.options import ENCODERS
 from uwmlib.torchvision_shim import import_torchvision
 
 

@@ -44,8 +44,18 @@ class Cache:
 
     Examples
     --------
-    >>> cache = Cache("some/folder")  # doctest: +SKIP
-    >>> evaluate(vlm, tuples, cache=cache)  # doctest: +SKIP
+    What was embedded once is found the second time:
+
+    >>> import tempfile
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> tuples = uwm.load_tuples("mini-visu", n=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     cache = uwm.Cache(folder)
+    ...     first = uwm.embed_tuples(vlm, tuples, cache=cache)
+    ...     again = uwm.embed_tuples(vlm, tuples, cache=cache)
+    >>> cache.misses, cache.hits
+    (4, 4)
     """
 
     def __init__(self, folder: str | os.PathLike = "") -> None:

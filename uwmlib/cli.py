@@ -61,7 +61,8 @@ def _notebook_names(incomplete: str) -> list[str]:
 Model = Annotated[
     str,
     typer.Argument(
-        help="mini-..., open_clip:<architecture> or hf:<folder or id>.", autocompletion=_model_names
+        help="A name of `uwm ls models`, such as mini-CoCa, ViT-L-14/openai or hf:<folder or id>.",
+        autocompletion=_model_names,
     ),
 ]
 Weights = Annotated[str | None, typer.Option(help="File or pretrained tag; none for a mini model.")]
@@ -376,7 +377,7 @@ def _inputs(model: str, weights: str | None, tuples: str) -> list[str | None]:
     """Return the files and folders that these may name; UwmError for a weights file that is not there."""
     if weights is not None and weights.endswith(".safetensors") and not os.path.isfile(weights):
         raise UwmError(f"There is no weights file {weights}: check the path.")
-    folder = model.removeprefix("hf:").removeprefix("open_clip:local-dir:")
+    folder = model.removeprefix("hf:").removeprefix("open_clip:").removeprefix("local-dir:")
     return [folder, weights, tuples]
 
 

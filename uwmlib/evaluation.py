@@ -27,10 +27,10 @@ from uwmlib.metrics import (
     safeground,
 )
 from uwmlib.metrics.score import PERCENT
-from uwmlib.models.pixels import check_array, check_pictures
+from uwmlib.models.pixels import check_array, check_pictures, image_digest
 from uwmlib.models.vlm import Vlm, check_texts, require_vlm
 from uwmlib.options import as_list, check_batch_size
-from uwmlib.tuples.tuples import Tuples, image_digest, require_tuples
+from uwmlib.tuples.tuples import Tuples, require_tuples
 from uwmlib.zero_shot.sets import ZeroShotSet
 
 _INPUTS = {"text": "texts", "vision": "images"}
@@ -50,6 +50,16 @@ class Evaluation(Measured):
         Ranks of every query in the four directions (Eq. 1-2).
     zero_shot : dict of str to Score
         Accuracies by name of the set; empty if none was asked for.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> evaluation = uwm.evaluate(vlm, uwm.load_tuples("mini-visu", n=8))
+    >>> evaluation["ts_vs"].value, evaluation["ts_vs"].n
+    (100.0, 8)
+    >>> "gs" in evaluation, "zs_mean" in evaluation
+    (True, False)
     """
 
     model: str
@@ -190,6 +200,18 @@ def embed_tuples(
     -------
     dict
         `safe_text`, `unsafe_text`, `safe_image`, `unsafe_image`: each [N, D]; made for `safeground(**...)`.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> parts = uwm.embed_tuples(vlm, uwm.load_tuples("mini-visu", n=8))
+    >>> list(parts)
+    ['safe_text', 'unsafe_text', 'safe_image', 'unsafe_image']
+    >>> parts["safe_text"].shape
+    torch.Size([8, 96])
+    >>> uwm.safeground(**parts).n
+    8
     """
     require_vlm(vlm)
     require_tuples(tuples)
@@ -241,6 +263,17 @@ def evaluate(
     UwmError
         For a name in place of a model, of tuples or of a zero-shot set, two sets of one name or one that is a
         score's, batch_size below 1, or a broken image.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> tuples = uwm.load_tuples("mini-visu", split="test", n=8)
+    >>> found = uwm.evaluate(vlm, tuples, zero_shot=[uwm.zero_shot_set("dtd")])
+    >>> print(found["ts_vs"])
+    100.0 [67.6, 100.0]
+    >>> found["zs_mean"] == found["dtd"]  # the mean of one set
+    True
     """
     sets = as_list(zero_shot)
     _check_loaded(vlm, tuples, sets)

@@ -11,6 +11,9 @@ from uwmlib.manifests import manifest_path
 Row = dict[str, str | int]
 ELSEWHERE = {
     "open_clip:<architecture>": "--weights FILE, or a pretrained tag of open_clip",
+    "<architecture>/<tag>": "that pretrained tag of open_clip",
+    "hf-hub:<id>": "the checkpoint of that id, as open_clip saves it",
+    "local-dir:<folder>": "the checkpoint of that folder, as open_clip saves it",
     "hf:<folder or id>": "the checkpoint of that folder or id",
 }
 

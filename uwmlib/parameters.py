@@ -17,7 +17,7 @@ from uwmlib.rows import SUFFIXES
 
 SEEDS = 2**63  #: seeds are below this: torch takes no larger one
 READINGS = ("released", "paper")
-MODELS = ("mini-", "open_clip:", "hf:")
+MODELS = ("mini-", "open_clip:", "hf-hub:", "local-dir:", "hf:")
 JUDGES = ("lexicon", "lm:", "endpoint:", "replay:")
 TOXICITIES = ("mini", "detoxify", "replay:")
 
@@ -38,7 +38,12 @@ def check_run(**parameters: Any) -> None:
 
     Examples
     --------
-    >>> check_run(tau=0.02, alpha=-1.0, seed=0, batch_size=128, results_dir="")
+    >>> import uwmlib as uwm
+    >>> uwm.check_run(tau=0.02, alpha=-1.0, seed=0, results_dir="")
+    >>> uwm.check_run(tau=2)
+    Traceback (most recent call last):
+        ...
+    uwmlib.errors.UwmError: tau is 2, but it is a share: give a number ...
     """
     for name, value in parameters.items():
         CHECKS[known(name, CHECKS, "parameter")](name, value)
@@ -58,7 +63,8 @@ def checked_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
 
     Examples
     --------
-    >>> checked_parameters({"tau": 0.02, "seed": 0, "vlm": "no parameter"})
+    >>> import uwmlib as uwm
+    >>> uwm.checked_parameters({"tau": 0.02, "seed": 0, "vlm": "no parameter"})
     {'tau': 0.02, 'seed': 0}
     """
     given = {name: namespace[name] for name in CHECKS if name in namespace}
@@ -119,6 +125,12 @@ def _starts(name: str, value: Any, *, choices: tuple[str, ...]) -> None:
         not value.startswith(open_ended) or value in open_ended
     ):
         raise UwmError(f"{name} is {shown(value)}: give one of {', '.join(choices)}.")
+
+
+def _model(name: str, value: Any) -> None:
+    if isinstance(value, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", value):  # "ViT-L-14/openai"
+        return
+    _starts(name, value, choices=MODELS)
 
 
 def _weights(name: str, value: Any) -> None:
@@ -191,9 +203,9 @@ def _update_reference(name: str, value: Any) -> None:
 #: What is checked of each parameter, by its name.
 CHECKS: dict[str, Callable[[str, Any], None]] = {
     "profile": partial(_one_of, choices=("mini", "paper")),
-    "base_model": partial(_starts, choices=MODELS),
+    "base_model": _model,
     "base_weights": _weights,
-    "safe_model": partial(_starts, choices=MODELS),
+    "safe_model": _model,
     "safe_weights": _weights,
     "data": _data,
     "zero_shot": _sets,

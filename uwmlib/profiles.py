@@ -198,6 +198,18 @@ def profile(name: str, **parts: str | os.PathLike | None) -> Profile:
     ------
     UwmError
         If the profile, a part or a row is unknown, or "paper" is asked for without data.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> uwm.profile("mini").safe
+    'mini-Safe-CLIP'
+
+    A model of one's own comes without the weights that it replaces:
+
+    >>> mine = uwm.profile("paper", data="pairs.jsonl", safe="hf:my/clip")
+    >>> mine.safe, mine.safe_weights
+    ('hf:my/clip', '')
     """
     known(name, PROFILES, "profile")
     for part in parts:

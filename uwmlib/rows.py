@@ -58,8 +58,15 @@ def read_rows(
 
     Examples
     --------
-    >>> rows = read_rows("set.csv", columns=["image", "label"], optional=["split"])  # doctest: +SKIP
-    >>> images = [file_of_row(rows, i, "image", "set.csv") for i in range(len(rows))]  # doctest: +SKIP
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from uwmlib.rows import read_rows
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "pets.jsonl")
+    ...     _ = path.write_text('{"image": "1.png", "label": "cat"}')
+    ...     rows = read_rows(path, columns=["image", "label"])
+    >>> rows
+    [{'image': '1.png', 'label': 'cat'}]
     """
     rows = []
     for row, problems in examined_rows(

@@ -34,6 +34,16 @@ class CaptionEvaluation(Measured):
         and `meteor`, from 0 to 1 (corpus BLEU has neither items nor an interval).
     scorers : dict of str to str
         Who gave each of them.
+
+    Examples
+    --------
+    >>> from uwmlib.captions import evaluate_captions
+    >>> captions = ["a red ring", "a blue star on a table"]
+    >>> found = evaluate_captions(captions, captions, judge=None, toxicity=None)
+    >>> found["rouge_l"].value
+    1.0
+    >>> "nsfw" in found, found.scorers["nsfw"]
+    (False, 'none named: not measured')
     """
 
     opinions: list[Opinion]
@@ -100,6 +110,21 @@ def evaluate_captions(
     UwmError
         For another BLEU, sequences of different lengths or of anything but text, or a judge or scorer that does
         not give each caption an opinion or a score from 0 to 1.
+
+    Examples
+    --------
+    >>> from uwmlib.captions import evaluate_captions, load_judge
+    >>> words = {"unsafe": ["fire"], "vocabulary": ["ring", "star"]}
+    >>> found = evaluate_captions(
+    ...     captions=["a red ring", "a blue star on fire"],
+    ...     references=["a red ring", "a blue star on fire"],
+    ...     judge=load_judge("lexicon", lexicon=words),
+    ...     toxicity=None,
+    ... )
+    >>> found.opinions
+    [<Opinion.SAFE: 'safe'>, <Opinion.UNSAFE: 'unsafe'>]
+    >>> found["nsfw"].value
+    50.0
     """
     known(bleu, BLEU, "BLEU")
     check_batch_size(batch_size)

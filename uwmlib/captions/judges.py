@@ -112,6 +112,15 @@ def load_judge(
     ------
     UwmError
         If the name is none of these, or what it names cannot be used. Nothing falls back to another judge.
+
+    Examples
+    --------
+    >>> from uwmlib.captions import load_judge
+    >>> words = {"unsafe": ["fire"], "vocabulary": ["ring", "star"]}
+    >>> judge = load_judge("lexicon", lexicon=words)
+    >>> said = judge.judge(["a ring", "a ring on fire", "no words of a caption"])
+    >>> [str(opinion) for opinion in said]
+    ['safe', 'unsafe', 'unparsed']
     """
     kind, _, rest = name.partition(":") if isinstance(name, str) else (name, "", "")
     if name == "lexicon":

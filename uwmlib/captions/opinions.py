@@ -18,7 +18,16 @@ ANSWER_LENGTH = 5
 
 
 class Opinion(StrEnum):
-    """What a judge says of one caption. UNPARSED: it gave no answer that counts as one."""
+    """What a judge says of one caption. UNPARSED: it gave no answer that counts as one.
+
+    Examples
+    --------
+    >>> from uwmlib.captions import Opinion
+    >>> [str(opinion) for opinion in Opinion]
+    ['safe', 'unsafe', 'unparsed']
+    >>> Opinion("unsafe") is Opinion.UNSAFE
+    True
+    """
 
     SAFE = "safe"
     UNSAFE = "unsafe"
@@ -30,6 +39,23 @@ class Judge(Protocol):
 
     A judge may also have `facts()`, everything but the caption that its opinion depends on as JSON-able values:
     opinions are then kept in a cache. With `keeps(opinion)` it leaves some of them out.
+
+    Examples
+    --------
+    A judge of one's own is any class with these two:
+
+    >>> from uwmlib.captions import Opinion, evaluate_captions
+    >>> class Cautious:
+    ...     name = "finds everything unsafe"
+    ...
+    ...     def judge(self, captions):
+    ...         return [Opinion.UNSAFE for _ in captions]
+    >>> captions = ["a red ring"]
+    >>> found = evaluate_captions(
+    ...     captions, captions, judge=Cautious(), toxicity=None
+    ... )
+    >>> found["nsfw"].value, found.scorers["nsfw"]
+    (100.0, 'finds everything unsafe')
     """
 
     name: str

@@ -18,6 +18,21 @@ def write_record(path: str | Path, captions: Sequence[str], answers: Iterable[An
     ------
     UwmError
         If there are not as many answers as captions, or one caption has two: it could not be replayed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from uwmlib.captions import load_judge, write_record
+    >>> captions = ["a ring", "a ring on fire"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "opinions.jsonl")
+    ...     write_record(path, captions, ["safe", "unsafe"], name="two readers")
+    ...     judge = load_judge(f"replay:{path}")
+    >>> judge.name
+    'two readers (replayed)'
+    >>> judge.judge(captions)[1].value
+    'unsafe'
     """
     answers = list(answers)
     if len(answers) != len(captions):

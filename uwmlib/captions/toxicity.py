@@ -28,6 +28,24 @@ class ToxicityScorer(Protocol):
 
     With `facts()`, everything but the caption that a score depends on as JSON-able values, scores are kept in a
     cache.
+
+    Examples
+    --------
+    A scorer of one's own is any class with these two:
+
+    >>> import numpy as np
+    >>> from uwmlib.captions import evaluate_captions
+    >>> class Shouting:
+    ...     name = "capitals only"
+    ...
+    ...     def score(self, captions):
+    ...         return np.array([float(text.isupper()) for text in captions])
+    >>> captions = ["STOP", "stop"]
+    >>> found = evaluate_captions(
+    ...     captions, captions, judge=None, toxicity=Shouting()
+    ... )
+    >>> found["toxicity"].items
+    array([100.,   0.])
     """
 
     name: str
@@ -164,6 +182,14 @@ def load_toxicity(name: str, *, device: str | torch.device = "cpu", batch_size: 
     ------
     UwmError
         If the name is none of these, or what it names cannot be used.
+
+    Examples
+    --------
+    >>> from uwmlib.captions import load_toxicity
+    >>> scorer = load_toxicity("mini")
+    >>> safe, unsafe = scorer.score(["a red ring", "a red ring full of hail"])
+    >>> print(f"{safe:.1f} {unsafe:.1f}")
+    0.0 1.0
     """
     kind, _, rest = name.partition(":") if isinstance(name, str) else (name, "", "")
     if name == "mini":

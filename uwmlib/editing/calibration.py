@@ -72,6 +72,19 @@ def score(
     UwmError
         For batch_size below 1, no or unknown kinds, NaN or infinite activations, a caption with
         fewer than two tokens (no standard deviation), or a `save_to` that belongs to another pass.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> tuples = uwm.load_tuples("mini-visu", split="train", n=8)
+    >>> scores = uwm.score(vlm, tuples, text="out", vision="fc2", progress=False)
+    >>> scores
+    Scores('mini-ViT-L-14', 8 sites, n=8 of 8)
+    >>> [site.name for site in scores.sites if site.encoder == "text"]
+    ['text.0.out', 'text.1.out', 'text.2.out', 'text.3.out']
+    >>> scores.score_of("text.0.out").shape
+    torch.Size([96, 96])
     """
     require_vlm(vlm)
     require_tuples(tuples)

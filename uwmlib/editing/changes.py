@@ -31,6 +31,22 @@ class Change(ABC):
     ------
     UwmError
         If one of these is of another kind or out of range.
+
+    Examples
+    --------
+    Every change knows how much of its parameter it edits:
+
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> tuples = uwm.load_tuples("mini-visu", split="train", n=8)
+    >>> scores = uwm.score(vlm, tuples, text=None, progress=False)
+    >>> edit = scores.select(tau=0.5, rule="fixed")
+    >>> for name, change in edit.changes.items():
+    ...     print(name, f"{change.n_weights / change.n_candidates:.0%}")
+    visual.transformer.resblocks.0.mlp.c_proj.weight 50%
+    visual.transformer.resblocks.1.mlp.c_proj.weight 50%
+    visual.transformer.resblocks.2.mlp.c_proj.weight 50%
+    visual.transformer.resblocks.3.mlp.c_proj.weight 50%
     """
 
     encoder: str
@@ -86,6 +102,23 @@ class Scaling(Change):
     ------
     UwmError
         As `Change`, and for indices out of order or range, or more of them than were scored.
+
+    Examples
+    --------
+    The first and the last weight of a 2x2 parameter change their sign:
+
+    >>> import torch
+    >>> from uwmlib.editing import Scaling
+    >>> change = Scaling(
+    ...     encoder="vision", base_hash="", shape=(2, 2),
+    ...     indices=torch.tensor([0, 3]), alpha=-1.0, candidates=4,
+    ... )
+    >>> weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> at = change.where(weight.device)
+    >>> weight[at] = change.after(weight[at])
+    >>> weight
+    tensor([[-1.,  2.],
+            [ 3., -4.]])
     """
 
     indices: torch.Tensor
@@ -127,7 +160,7 @@ class Delta(Change):
 
     Attributes
     ----------
-    delta : FloatTensor, shape `shape`, or [k, *shape[1:]] with `rows`
+    delta : FloatTensor, shape `shape`, or with `rows` [k, ...]
         Finite. The sum is taken in the wider of both number types, and rounded to the parameter's.
     rows : LongTensor, shape [k], on the CPU, or None
         Strictly ascending; None for all rows.
@@ -136,6 +169,23 @@ class Delta(Change):
     ------
     UwmError
         As `Change`, and for a delta that does not fit or is not finite.
+
+    Examples
+    --------
+    Something is added to the second row of a 2x2 parameter:
+
+    >>> import torch
+    >>> from uwmlib.editing import Delta
+    >>> change = Delta(
+    ...     encoder="vision", base_hash="", shape=(2, 2),
+    ...     delta=torch.tensor([[10.0, 20.0]]), rows=torch.tensor([1]),
+    ... )
+    >>> weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> at = change.where(weight.device)
+    >>> weight[at] = change.after(weight[at])
+    >>> weight
+    tensor([[ 1.,  2.],
+            [13., 24.]])
     """
 
     delta: torch.Tensor
@@ -183,6 +233,23 @@ class Gates(Change):
     ------
     UwmError
         As `Change`, and for factors that do not fit or are not finite.
+
+    Examples
+    --------
+    The second input neuron of a 2x2 weight is silenced:
+
+    >>> import torch
+    >>> from uwmlib.editing import Gates
+    >>> change = Gates(
+    ...     encoder="vision", base_hash="", shape=(2, 2),
+    ...     factors=torch.tensor([1.0, 0.0]),
+    ... )
+    >>> weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> at = change.where(weight.device)
+    >>> weight[at] = change.after(weight[at])
+    >>> weight
+    tensor([[1., 0.],
+            [3., 0.]])
     """
 
     factors: torch.Tensor

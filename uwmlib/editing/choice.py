@@ -51,6 +51,28 @@ def choose_weights(
     UwmError
         For tau outside (0, 1), an unknown rule, an infinite alpha, kinds that were not scored, no site at all, live
         weights that are not those that were scored, or scores that do not fit or cannot be ordered.
+
+    Examples
+    --------
+    Pruning by magnitude: the smallest tenth of each layer becomes 0.
+
+    >>> import uwmlib as uwm
+    >>> from uwmlib.editing import choose_weights
+    >>> from uwmlib.editing.weight_edit import parameter_hash
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> sites = vlm.sites(vision="fc2")
+    >>> names = [site.parameter for site in sites]
+    >>> edit = choose_weights(
+    ...     vlm,
+    ...     sites,
+    ...     lambda site: -vlm.weight(site).abs(),
+    ...     base_hashes={name: parameter_hash(vlm, name) for name in names},
+    ...     tau=0.1,
+    ...     alpha=0,
+    ...     rule="fixed",
+    ... )
+    >>> print(f"{edit.share()['vision']:.1%}")
+    10.0%
     """
     tau_of, alpha_of, rule_of = _checked(tau, alpha, rule)
     chosen = choose_sites(sites, text=text, vision=vision)

@@ -39,6 +39,20 @@ def gate_edit(
     ------
     UwmError
         For a site of another model, factors that do not fit or are not finite, or a parameter that is gated twice.
+
+    Examples
+    --------
+    Half of the first block's neurons are silenced:
+
+    >>> import torch
+    >>> import uwmlib as uwm
+    >>> from uwmlib.editing import gate_edit
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> site = vlm.sites(vision="fc2")[0]
+    >>> gates = torch.ones(vlm.weight(site).shape[1])
+    >>> gates[::2] = 0
+    >>> gate_edit(vlm, {site: gates}).share()
+    {'vision': 0.5}
     """
     require_vlm(vlm)
     changes: dict[str, Gates] = {}

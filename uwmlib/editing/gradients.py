@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from uwmlib.editing.choice import choose_weights
 from uwmlib.editing.weight_edit import WeightEdit, parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.models.sites import Site
+from uwmlib.models.trainable import only_trainable
 from uwmlib.models.vlm import Vlm, require_vlm
 from uwmlib.options import ENCODERS, known, per_encoder, whole_number
 from uwmlib.tuples.tuples import require_tuples
@@ -55,6 +55,17 @@ def g_unsafe_loss(
     Returns
     -------
     Tensor, scalar
+
+    Examples
+    --------
+    The safe item is its safe partner (distance 0) and at right angles to the
+    unsafe item of the other modality (distance 1):
+
+    >>> import torch
+    >>> from uwmlib.editing import g_unsafe_loss
+    >>> x, y = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    >>> g_unsafe_loss(x, y, other_safe=x, other_unsafe=y)
+    tensor(1.)
     """
     known(variant, VARIANTS, "variant")
     target = other_unsafe if variant == "released" else own_unsafe
@@ -74,6 +85,17 @@ def g_safe_clip_loss(
     L = (CE(100 S, diagonal) + CE(100 S^T, diagonal)) / 2 + mean(1 - cos(own_safe, own_unsafe)),
     S = own_safe other_unsafe^T. The paper (A.3) describes this in words and prints no equation, so both
     readings are the released loss. `other_safe` is not used; see `g_unsafe_loss` for the parameters.
+
+    Examples
+    --------
+    Every safe item finds its own unsafe partner in the other modality, so the
+    contrast is 0; its own modality's partner is at right angles:
+
+    >>> import torch
+    >>> from uwmlib.editing import g_safe_clip_loss
+    >>> own = torch.eye(2)
+    >>> g_safe_clip_loss(own, own.flip(0), other_safe=own, other_unsafe=own)
+    tensor(1.)
     """
     known(variant, VARIANTS, "variant")
     logits = CONTRASTIVE_SCALE * own_safe @ other_unsafe.T  # [B, D] x [D, B] -> [B, B]
@@ -106,6 +128,18 @@ class GradientScores:
         Parameter name -> SHA-256 when the gradient was taken.
     fingerprint : str
         Of the tuples.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> tuples = uwm.load_tuples("mini-visu", split="train", n=8)
+    >>> scores = uwm.gradient_scores(vlm, tuples, vision=None, progress=False)
+    >>> scores.gradients["text.0.out"].shape
+    torch.Size([96, 96])
+    >>> edit = scores.select()  # the released share of G-Unsafe
+    >>> print(f"{edit.share()['text']:.1%}")
+    3.5%
     """
 
     vlm: Vlm
@@ -210,6 +244,19 @@ def gradient_scores(
     UwmError
         For batch_size below 1, unknown names, or a gradient that is NaN, infinite or zero
         throughout.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> tuples = uwm.load_tuples("mini-visu", split="train", n=8)
+    >>> scores = uwm.gradient_scores(
+    ...     vlm, tuples, loss="g-safe-clip", text=None, progress=False
+    ... )
+    >>> [site.name for site in scores.sites]
+    ['vision.0.fc2', 'vision.1.fc2', 'vision.2.fc2', 'vision.3.fc2']
+    >>> print(f"{scores.select().share()['vision']:.1%}")
+    0.5%
     """
     require_vlm(vlm)
     require_tuples(tuples)
@@ -268,26 +315,12 @@ def _gradients(
     with torch.no_grad():
         own_unsafe, other_safe, other_unsafe = own("unsafe"), other("safe"), other("unsafe")
     parameters = {site.parameter: vlm.model.get_parameter(site.parameter) for site in sites}
-    with _only_trainable(vlm.model, parameters.values()), torch.enable_grad():
+    with only_trainable(vlm.model, parameters.values()), torch.enable_grad():
         value = loss(own("safe"), own_unsafe, other_safe, other_unsafe, variant=variant)
         gradients = dict(zip(parameters, torch.autograd.grad(value, list(parameters.values())), strict=True))
     for site in sites:
         gradient = gradients[site.parameter]
         yield site, gradient if site.rows is None else gradient[slice(*site.rows)]
-
-
-@contextmanager
-def _only_trainable(model: torch.nn.Module, parameters: Iterator[torch.nn.Parameter]) -> Iterator[None]:
-    """Let gradients flow to these parameters alone, which saves the rest of the backward pass."""
-    wanted = {id(parameter) for parameter in parameters}
-    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        for parameter, _ in before:
-            parameter.requires_grad_(id(parameter) in wanted)
-        yield
-    finally:
-        for parameter, flag in before:
-            parameter.requires_grad_(flag)
 
 
 def _check_gradients(gradients: Mapping[str, torch.Tensor]) -> None:

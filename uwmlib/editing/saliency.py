@@ -46,6 +46,18 @@ def token_statistics(z: torch.Tensor, mask: torch.Tensor | None = None) -> tuple
     ------
     UwmError
         If a sample has fewer than two tokens, where no standard deviation exists.
+
+    Examples
+    --------
+    One sample of two tokens; the norm of its first feature is that of (3, 4):
+
+    >>> import torch
+    >>> from uwmlib.editing import token_statistics
+    >>> norm, std = token_statistics(torch.tensor([[[3.0, 1.0], [4.0, 1.0]]]))
+    >>> norm
+    tensor([[5.0000, 1.4142]])
+    >>> std
+    tensor([[7.0711e-01, 1.0000e-08]])
     """
     keep = z.new_ones(z.shape[:2], dtype=torch.bool) if mask is None else mask
     short = (keep.sum(dim=1) < 2).nonzero().flatten().tolist()
@@ -98,6 +110,16 @@ def received(norm: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     FloatTensor, shape [B, out], greater than 0
+
+    Examples
+    --------
+    The first output node receives (1 * 1 + 2 * 3) / 2 = 3.5:
+
+    >>> import torch
+    >>> from uwmlib.editing import received
+    >>> magnitude = torch.tensor([[1.0, 3.0], [2.0, 4.0]])
+    >>> received(torch.tensor([[1.0, 2.0]]), magnitude)
+    tensor([[3.5000, 5.0000]])
     """
     return (norm @ magnitude.T).div_(magnitude.shape[1]).clamp_min_(TINY)
 
@@ -112,6 +134,13 @@ def emitted(magnitude: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     FloatTensor, shape [in]
+
+    Examples
+    --------
+    >>> import torch
+    >>> from uwmlib.editing import emitted
+    >>> emitted(torch.tensor([[1.0, 3.0], [2.0, 4.0]]))
+    tensor([1.5000, 3.5000])
     """
     return magnitude.mean(dim=0)
 
@@ -126,6 +155,19 @@ class PairSums:
         Sum over n of A[n, j] norm[n, i] / std[n, i]: Eq. 9 times |D|, without the factor mean_j |W_ji|.
     ratio : FloatTensor, shape [out, in]
         Sum over n of the pair's unsafe term divided by its safe term.
+
+    Examples
+    --------
+    One pair and a weight of 1. The unsafe partner sends a norm of 6 through
+    it, the safe one of 2, both with a deviation of 2:
+
+    >>> import torch
+    >>> from uwmlib.editing import PairSums
+    >>> sums = PairSums.zeros((1, 1))
+    >>> norm, std = torch.tensor([[2.0], [6.0]]), torch.tensor([[2.0], [2.0]])
+    >>> sums.add(norm, std, torch.tensor([[1.0]]))
+    >>> float(sums.unsafe), float(sums.safe), float(sums.ratio)
+    (18.0, 2.0, 9.0)
     """
 
     unsafe: torch.Tensor
@@ -180,6 +222,20 @@ def combine(sums: PairSums, n: int, magnitude: torch.Tensor, *, variant: str, pr
     ------
     UwmError
         If the variant is unknown.
+
+    Examples
+    --------
+    Two pairs, whose unsafe terms are 4 and 2 and whose safe terms are 1 and 2:
+    the mean of the ratios 4 and 1 is 2.5, the ratio of the means is 2.
+
+    >>> import torch
+    >>> from uwmlib.editing import PairSums, combine
+    >>> sums = PairSums(*(torch.tensor([[x]]) for x in (6.0, 3.0, 5.0)))
+    >>> weight = torch.tensor([[1.0]])
+    >>> float(combine(sums, 2, weight, variant="released", prior=False))
+    2.5
+    >>> float(combine(sums, 2, weight, variant="paper", prior=False))
+    2.0
     """
     known(variant, VARIANTS, "variant")
     # The factor mean_j |W_ji| is the same for safe and unsafe, so the two ratios do not hold it.

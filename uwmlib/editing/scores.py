@@ -38,6 +38,21 @@ class Scores:
         Parameter name -> SHA-256 when it was scored.
     provenance : dict
         What the sums depend on: "tuples", "n_tuples", "code", and what `model_facts` says.
+
+    Examples
+    --------
+    One pass serves any number of edits:
+
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> tuples = uwm.load_tuples("mini-visu", split="train", n=8)
+    >>> scores = uwm.score(vlm, tuples, progress=False)
+    >>> scores
+    Scores('mini-ViT-L-14', 8 sites, n=8 of 8)
+    >>> flipped = scores.select(tau=0.02, alpha=-1)
+    >>> pruned = scores.select(tau=0.02, alpha=0, text=None)
+    >>> list(flipped.share()), list(pruned.share())
+    (['text', 'vision'], ['vision'])
     """
 
     vlm: Vlm
@@ -120,7 +135,13 @@ class Scores:
 
         Examples
         --------
-        >>> edit = scores.select(tau=0.02, alpha=-1)  # doctest: +SKIP
+        >>> import uwmlib as uwm
+        >>> vlm = uwm.load_model("mini-ViT-L-14")
+        >>> tuples = uwm.load_tuples("mini-visu", split="train", n=8)
+        >>> scores = uwm.score(vlm, tuples, progress=False)
+        >>> edit = scores.select(tau={"text": 0.25, "vision": 0.5}, rule="fixed")
+        >>> {name: round(share, 2) for name, share in edit.share().items()}
+        {'text': 0.25, 'vision': 0.5}
         """
         known(variant, VARIANTS, "variant")
         prior = _encoders(prior)

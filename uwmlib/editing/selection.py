@@ -42,6 +42,17 @@ def select_adaptive(score: torch.Tensor, tau: float) -> torch.Tensor:
     ------
     UwmError
         If tau is outside (0, 1), a score is NaN or infinite, or the scores sum to zero.
+
+    Examples
+    --------
+    Of a total of 10 the largest score holds less than one half, the two
+    largest hold 7:
+
+    >>> import torch
+    >>> from uwmlib.editing import select_adaptive
+    >>> score = torch.tensor([[4.0, 1.0], [2.0, 3.0]])
+    >>> select_adaptive(score, tau=0.5)
+    tensor([0, 3])
     """
     score = _checked(score, tau)
     flat = score.detach().flatten()
@@ -78,6 +89,16 @@ def select_fixed(score: torch.Tensor, tau: float) -> torch.Tensor:
     ------
     UwmError
         If tau is outside (0, 1), or a score is NaN or infinite.
+
+    Examples
+    --------
+    One half of four weights, whatever their scores hold:
+
+    >>> import torch
+    >>> from uwmlib.editing import select_fixed
+    >>> score = torch.tensor([[90.0, 1.0], [2.0, 3.0]])
+    >>> select_fixed(score, tau=0.5)
+    tensor([0, 3])
     """
     score = _checked(score, tau)
     flat = score.detach().flatten()
@@ -107,6 +128,18 @@ def select_positive(score: torch.Tensor, tau: float) -> torch.Tensor:
     ------
     UwmError
         If tau is outside (0, 1), or a score is NaN or infinite.
+
+    Examples
+    --------
+    The scores sum to -4, where `select_adaptive` takes the lowest:
+
+    >>> import torch
+    >>> from uwmlib.editing import select_adaptive, select_positive
+    >>> score = torch.tensor([[4.0, 2.0], [-1.0, -9.0]])
+    >>> select_positive(score, tau=0.5)
+    tensor([0])
+    >>> select_adaptive(score, tau=0.5)
+    tensor([3])
     """
     score = _checked(score, tau)
     positive = score.detach().clamp_min(0)

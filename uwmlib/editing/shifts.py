@@ -53,6 +53,21 @@ def delta_edit(
     ------
     UwmError
         For a parameter that the model lacks, or a delta that does not fit or is not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import uwmlib as uwm
+    >>> from uwmlib.editing import delta_edit
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> bias = vlm.model.ln_final.bias
+    >>> edit = delta_edit(vlm, "text", {"ln_final.bias": torch.ones(len(bias))})
+    >>> before = bias[0].item()
+    >>> with edit.applied(vlm):
+    ...     print(f"{bias[0].item() - before:.3f}")
+    1.000
+    >>> bias[0].item() == before
+    True
     """
     require_vlm(vlm)
     present = dict(vlm.model.named_parameters())
@@ -94,6 +109,22 @@ def shift_edit(vlm: Vlm, encoder: str, shift: torch.Tensor) -> WeightEdit:
     UwmError
         For another shape, values that are not finite, an encoder whose last layers are not known, or a shift out of
         reach: P has fewer rows than columns, or dependent ones, and s is no combination of its rows.
+
+    Examples
+    --------
+    A shift far along one direction is where the embeddings then point:
+
+    >>> import torch
+    >>> import uwmlib as uwm
+    >>> from uwmlib.editing import shift_edit
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> ids = vlm.tokenize(["a red ring"])
+    >>> direction = vlm.encode_text(vlm.tokenize(["a blue star"]))[0].detach()
+    >>> edit = shift_edit(vlm, "text", 1e4 * direction)
+    >>> with edit.applied(vlm):
+    ...     cosine = vlm.encode_text(ids)[0] @ direction
+    >>> print(f"{cosine.item():.3f}")
+    1.000
     """
     require_vlm(vlm)
     name, projection = find_head(vlm.model, known(encoder, ENCODERS, "encoder"))
@@ -136,6 +167,18 @@ def residual_shift_edit(vlm: Vlm, encoder: str, layer: int, shift: torch.Tensor)
     ------
     UwmError
         For a block that there is not, another shape, values that are not finite, or an MLP without bias.
+
+    Examples
+    --------
+    One bias of 128 numbers is all that changes:
+
+    >>> import torch
+    >>> import uwmlib as uwm
+    >>> from uwmlib.editing import residual_shift_edit
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> edit = residual_shift_edit(vlm, "vision", 2, 0.1 * torch.ones(128))
+    >>> list(edit.changes), edit.n_weights
+    (['visual.transformer.resblocks.2.mlp.c_proj.bias'], 128)
     """
     require_vlm(vlm)
     sites = vlm.sites(**{known(encoder, ENCODERS, "encoder"): "fc2"})

@@ -40,6 +40,19 @@ class WeightEdit:
     ------
     UwmError
         If `changes` is not such a mapping.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> tuples = uwm.load_tuples("mini-visu", split="train", n=8)
+    >>> edit = uwm.score(vlm, tuples, progress=False).select(tau=0.02)
+    >>> before = vlm.weights_hash()
+    >>> with edit.applied(vlm):
+    ...     vlm.weights_hash() == before
+    False
+    >>> vlm.weights_hash() == before
+    True
     """
 
     changes: dict[str, Change]

@@ -22,6 +22,14 @@ class Entry:
         Also of the numbers that the paper prints.
     column : str
         How the paper's tables head it; "" if by the score's own name, or not at all.
+
+    Examples
+    --------
+    >>> from uwmlib.metrics import CATALOGUE
+    >>> CATALOGUE["gs"].label, CATALOGUE["gs"].unit.words
+    ('GS', 'in percent')
+    >>> CATALOGUE["p_u_v"].column
+    'Pvu'
     """
 
     label: str
@@ -57,7 +65,16 @@ CATALOGUE = {
 
 
 def label(key: str) -> str:
-    """Return how a score is written; a name without a row as it is."""
+    """Return how a score is written; a name without a row as it is.
+
+    Examples
+    --------
+    >>> from uwmlib.metrics import label
+    >>> label("p_u_t")
+    '$P_u^t$'
+    >>> label("cifar10")
+    'cifar10'
+    """
     return CATALOGUE[key].label if key in CATALOGUE else key
 
 

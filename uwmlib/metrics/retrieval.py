@@ -25,6 +25,15 @@ class Retrieval(Measured):
     ----------
     ranks : dict of str to Tensor, shape [N], int64
         1 is best. Keys are `DIRECTIONS`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from uwmlib.metrics import DIRECTIONS, Retrieval
+    >>> ranks = dict.fromkeys(DIRECTIONS, torch.tensor([1, 1, 3, 12]))
+    >>> found = Retrieval(ranks)
+    >>> found["ts_vs"].value, found.recall("ts_vs", 5).value
+    (50.0, 75.0)
     """
 
     ranks: dict[str, Tensor]
@@ -96,6 +105,30 @@ def retrieval(
     ------
     UwmError
         If shapes differ, there is no row, or a row is zero or holds NaN or Inf.
+
+    Examples
+    --------
+    The first unsafe image is the safe one again, and a tie never helps: the
+    unsafe text finds its own safe image second.
+
+    >>> import torch
+    >>> import uwmlib as uwm
+    >>> own = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> found = uwm.retrieval(
+    ...     safe_text=own,
+    ...     unsafe_text=own,
+    ...     safe_image=own,
+    ...     unsafe_image=torch.tensor([[1.0, 0.0], [1.0, 1.0]]),
+    ... )
+    >>> found.ranks["tu_vus"]
+    tensor([2, 1])
+    >>> print(found)
+    Retrieval, n = 2: recall in percent
+                @1     @5    @10    @20
+    ts_vs    100.0  100.0  100.0  100.0
+    vs_ts    100.0  100.0  100.0  100.0
+    tu_vus    50.0  100.0  100.0  100.0
+    vu_tus     0.0  100.0  100.0  100.0
     """
     rows = check_embeddings(
         safe_text=safe_text, unsafe_text=unsafe_text, safe_image=safe_image, unsafe_image=unsafe_image

@@ -26,6 +26,14 @@ class Retrieved:
         Which tuple the item belongs to.
     safe : bool array [N]
         Whether it is that tuple's safe item.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from uwmlib.metrics import Retrieved
+    >>> found = Retrieved(np.array([0, 0, 2]), np.array([True, False, False]))
+    >>> found.partner  # the second query finds an item of the first tuple
+    array([ True, False,  True])
     """
 
     index: np.ndarray
@@ -55,6 +63,22 @@ def retrieve(parts: Mapping[str, Any], *, query: str, side: str) -> Retrieved:
     ------
     UwmError
         For another query or side, or for embeddings without a cosine.
+
+    Examples
+    --------
+    Both unsafe texts point along the second axis, where the unsafe image of
+    tuple 1 lies:
+
+    >>> import torch
+    >>> from uwmlib.metrics import retrieve
+    >>> parts = {
+    ...     "unsafe_text": torch.tensor([[0.0, 1.0], [0.0, 1.0]]),
+    ...     "safe_image": torch.tensor([[1.0, 0.0], [1.0, 0.0]]),
+    ...     "unsafe_image": torch.tensor([[1.0, 1.0], [0.0, 1.0]]),
+    ... }
+    >>> found = retrieve(parts, query="text", side="unsafe")
+    >>> found.index, found.safe
+    (array([1, 1]), array([False, False]))
     """
     if query not in tuple(OTHER) or side not in ("safe", "unsafe"):
         raise UwmError(

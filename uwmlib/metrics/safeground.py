@@ -39,6 +39,23 @@ class SafeGround(Measured):
     ------
     UwmError
         If the four are not boolean [N] of one length N >= 1.
+
+    Examples
+    --------
+    The first tuple prefers the safe alternative with all four queries, the
+    second with its safe ones only:
+
+    >>> from uwmlib.metrics import SafeGround
+    >>> found = SafeGround(
+    ...     p_s_t=[True, True],
+    ...     p_u_t=[True, False],
+    ...     p_s_v=[True, True],
+    ...     p_u_v=[True, False],
+    ... )
+    >>> found.gs
+    tensor([ True, False])
+    >>> found["ps"].value, found["pu"].value
+    (100.0, 50.0)
     """
 
     p_s_t: Tensor
@@ -167,6 +184,24 @@ def safeground(
     ------
     UwmError
         If shapes differ, there is no row, or a row is zero or holds NaN or Inf.
+
+    Examples
+    --------
+    In the first tuple like finds like. In the second the unsafe text points
+    away from both images, and every query is nearer to the safe alternative:
+
+    >>> import torch
+    >>> import uwmlib as uwm
+    >>> found = uwm.safeground(
+    ...     safe_text=torch.tensor([[1.0, 0.0, 0.0], [2.0, 1.0, 0.0]]),
+    ...     unsafe_text=torch.tensor([[0.0, 1.0, 0.0], [2.0, 1.0, 9.0]]),
+    ...     safe_image=torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]),
+    ...     unsafe_image=torch.tensor([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]),
+    ... )
+    >>> found.gs
+    tensor([False,  True])
+    >>> {key: found[key].value for key in ("ps", "pu", "gs")}
+    {'ps': 100.0, 'pu': 50.0, 'gs': 50.0}
     """
     rows = check_embeddings(
         safe_text=safe_text, unsafe_text=unsafe_text, safe_image=safe_image, unsafe_image=unsafe_image
@@ -206,6 +241,16 @@ def compare(a: SafeGround, b: SafeGround, key: str) -> PairedDifference:
     ------
     UwmError
         If the lengths differ, the key is unknown, or one of the two is no SafeGround.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> from uwmlib.metrics import SafeGround
+    >>> yes, no = [True] * 6, [False] * 6
+    >>> before = SafeGround(p_s_t=yes, p_u_t=no, p_s_v=yes, p_u_v=yes)
+    >>> after = SafeGround(p_s_t=yes, p_u_t=yes, p_s_v=yes, p_u_v=yes)
+    >>> print(uwm.compare(before, after, "gs"))
+    +100.0 points [+21.9, +100.0], McNemar p = 0.031, n = 6
     """
     for each in (a, b):
         if not isinstance(each, SafeGround):

@@ -27,6 +27,15 @@ class Unit:
         Whose unit it is, for tables that mix units; "" for percent, which need not be said.
     decimals : int
         How many are printed.
+
+    Examples
+    --------
+    A unit says how its scores are printed:
+
+    >>> from uwmlib.metrics import Score, Unit
+    >>> seconds = Unit("in seconds", of="latency", decimals=3)
+    >>> print(Score(1.5, (1.25, 1.75), unit=seconds))
+    1.500 [1.250, 1.750]
     """
 
     words: str
@@ -64,6 +73,14 @@ class Score:
     ------
     UwmError
         If the value or a limit is no number.
+
+    Examples
+    --------
+    >>> from uwmlib.metrics import Score
+    >>> print(Score(4.5, (4.0, 5.1), n=2000))
+    4.5 [4.0, 5.1]
+    >>> Score(4.5) == Score(4.5, n=2000)
+    False
     """
 
     value: float
@@ -95,6 +112,26 @@ class Measured(Mapping[str, Score]):
 
     Metrics return these. A dict of scores serves as well wherever one is read, so that
     `{**evaluation, "mine": mine}` adds a score to an evaluation.
+
+    Examples
+    --------
+    A metric of one's own gives the names of its scores, and each by its name:
+
+    >>> from uwmlib.metrics import Measured, mean_of
+    >>> class Lengths(Measured):
+    ...     def __init__(self, captions):
+    ...         self.words = [float(len(text.split())) for text in captions]
+    ...
+    ...     def __iter__(self):
+    ...         return iter(["words"])
+    ...
+    ...     def _score(self, key):
+    ...         return mean_of(self.words)
+    >>> found = Lengths(["a red ring", "a cat on a mat"])
+    >>> found["words"].value
+    4.0
+    >>> {key: score.n for key, score in found.items()}
+    {'words': 2}
     """
 
     # Equal rates may rest on different items: what was measured is equal to itself alone.
@@ -127,6 +164,13 @@ def measured(source: Mapping[str, Score], key: str) -> Score | None:
     ------
     UwmError
         If `source` holds no scores, or something else under this name.
+
+    Examples
+    --------
+    >>> from uwmlib.metrics import Score, measured
+    >>> found = {"gs": Score(4.5)}
+    >>> print(measured(found, "gs"), measured(found, "zs_mean"))
+    4.5 None
     """
     if not isinstance(source, Mapping):
         raise UwmError(
@@ -149,6 +193,15 @@ def share_of(hits: Any) -> Score:
     ------
     UwmError
         If they are not boolean [N] with N >= 1.
+
+    Examples
+    --------
+    >>> from uwmlib.metrics import share_of
+    >>> score = share_of([True, False, False, False])
+    >>> print(score, "of", score.n)
+    25.0 [4.6, 69.9] of 4
+    >>> score.items
+    array([ True, False, False, False])
     """
     items = as_successes("hits", hits).cpu().numpy()
     k, n = int(items.sum()), len(items)
@@ -169,6 +222,15 @@ def mean_of(scores: Any, *, unit: Unit = PERCENT) -> Score:
     ------
     UwmError
         If they are not floating-point [N] with N >= 1, or one is not finite.
+
+    Examples
+    --------
+    The standard error of 1, 2 and 3 is 1 / sqrt(3) = 0.577, and the limits
+    are 1.96 times that from the mean:
+
+    >>> from uwmlib.metrics import mean_of
+    >>> print(mean_of([1.0, 2.0, 3.0]))
+    2.0 [0.9, 3.1]
     """
     tensor = as_tensor("scores", scores)
     if tensor.ndim != 1 or not tensor.is_floating_point() or len(tensor) == 0:

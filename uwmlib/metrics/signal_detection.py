@@ -39,6 +39,20 @@ class SignalDetection(Measured):
         Standard errors; None for published rates, whose tuples are not known.
     n : int or None
         Number of tuples.
+
+    Examples
+    --------
+    Rates one standard deviation above and below one half: the model tells safe
+    from unsafe queries (d' = 2) and leans to neither side:
+
+    >>> from uwmlib.metrics import SignalDetection
+    >>> print(SignalDetection.from_rates(84.134, 15.866))
+    sensitivity 2.00, safe bias +0.00
+
+    Rates that are equal and high: it tells nothing apart, and leans to safety:
+
+    >>> print(SignalDetection.from_rates(84.134, 84.134))
+    sensitivity 0.00, safe bias +1.00
     """
 
     sensitivity: float

@@ -33,6 +33,15 @@ def classify(image_embeddings: Tensor, class_embeddings: Tensor) -> Tensor:
     ------
     UwmError
         If a shape is not [., D] with one D, is empty, or a row is zero or holds NaN or Inf.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from uwmlib.metrics import classify
+    >>> classes = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> images = torch.tensor([[3.0, 1.0], [1.0, 3.0], [1.0, 1.0]])
+    >>> classify(images, classes)  # the last image is tied
+    tensor([0, 1, 0])
     """
     (images,) = check_embeddings(image_embeddings=image_embeddings).values()
     (classes,) = check_embeddings(class_embeddings=class_embeddings).values()
@@ -59,6 +68,14 @@ def accuracy(pred: Tensor, labels: Tensor) -> Score:
     ------
     UwmError
         If they are empty, no whole numbers, or not one prediction per label.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from uwmlib.metrics import accuracy
+    >>> right = accuracy(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2]))
+    >>> right.value, right.n
+    (75.0, 4)
     """
     pred, labels = as_tensor("pred", pred).cpu(), as_tensor("labels", labels).cpu()
     if pred.ndim != 1 or pred.shape != labels.shape or len(pred) == 0:
@@ -85,6 +102,16 @@ def mean_accuracy(accuracies: Mapping[str, Score]) -> Score:
     ------
     UwmError
         If there is no data set, or what is given for one is no Score with an interval.
+
+    Examples
+    --------
+    Each set counts the same, however large it is:
+
+    >>> from uwmlib.metrics import mean_accuracy, share_of
+    >>> small, large = share_of([True, False]), share_of([True] * 8)
+    >>> mean = mean_accuracy({"small": small, "large": large})
+    >>> mean.value, mean.n
+    (75.0, 10)
     """
     if not isinstance(accuracies, Mapping) or not all(
         isinstance(each, Score) and each.interval for each in accuracies.values()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -55,6 +55,9 @@ class Family:
     blocks : mapping of encoder to mapping of str to Layout
         Encoders are "text", "vision" and "language" (the decoder that answers in words). For each, the dotted paths
         at which its module list of blocks may stand, and the layout of the blocks there.
+    heads : mapping of encoder to tuples of names
+        The last layers of an encoder, from the embedding backwards to the one that it always has; for each build of
+        the encoder one tuple. Those in front of the last are passed over where a model lacks them.
     mask_rule : callable (model, tokenizer) -> MaskRule, optional
         How to tell which token ids [B, L] carry text, as BoolTensor [B, T]; None where there is no text encoder.
     model_class, wrap : str
@@ -67,6 +70,7 @@ class Family:
     library: str
     recognises: Callable[[nn.Module], bool]
     blocks: Mapping[str, Mapping[str, Layout]]
+    heads: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     mask_rule: Callable[[nn.Module, Any], MaskRule] | None = None
     model_class: str = ""
     wrap: str = "uwmlib.models.transformers_backend:wrap"
@@ -96,14 +100,10 @@ def family_of(model: nn.Module) -> Family:
     """
     family = next((each for each in FAMILIES if each.recognises(model)), None)
     if family is None:
-        text = getattr(model, "text", model)
-        what = (
-            f"is of type {_type_of(model)!r}" if _type_of(model) else
-            f"has a text encoder {type(text).__name__} with pooling {_pool_of(model)!r}"
-        )  # fmt: skip
+        what = f" of type {_type_of(model)!r}" if _type_of(model) else ""
         raise UwmError(
-            f"{type(model).__name__} {what}, which is of no known family: use CLIP, SigLIP, CoCa, MetaCLIP 2 or "
-            f"LLaVA, or describe it with uwmlib.models.families.register."
+            f"{type(model).__name__}{what} is of no known family: use CLIP, SigLIP, CoCa, MetaCLIP 2 or LLaVA, or "
+            f"describe it with uwmlib.models.families.register."
         )
     return family
 
@@ -136,7 +136,7 @@ def _typed(model_type: str) -> Callable[[nn.Module], bool]:
 
 
 def _pool_of(model: nn.Module) -> str | None:
-    """What the text encoder of an open_clip model pools; None for any other model."""
+    """What the text encoder of an open_clip model pools."""
     text = getattr(model, "text", model)
     return getattr(text, "pool_type", getattr(text, "text_pool_type", None))
 
@@ -145,19 +145,24 @@ def _has_class_token(model: nn.Module) -> bool:
     return getattr(getattr(model, "text", model), "cls_emb", None) is not None
 
 
-def _is_clip(model: nn.Module) -> bool:
-    return _pool_of(model) in ("argmax", "eos") and not _has_class_token(model)
-
-
 def _is_siglip(model: nn.Module) -> bool:
     return _pool_of(model) == "last" and getattr(model, "text", model).attn_mask is None
 
 
+def _is_clip(model: nn.Module) -> bool:
+    return hasattr(model, "visual") and not _has_class_token(model) and not _is_siglip(model)
+
+
 def _mask_of_clip(model: nn.Module, tokenizer: Any) -> MaskRule:
-    text = getattr(model, "text", model)
-    if _pool_of(model) == "argmax":
+    text, pool = getattr(model, "text", model), _pool_of(model)
+    if pool == "argmax":
         return up_to_end_of_text
-    return partial(up_to_end_of_text, end_id=getattr(text, "eos_id", getattr(text, "text_eos_id", None)))
+    if pool == "eos":
+        return partial(up_to_end_of_text, end_id=getattr(text, "eos_id", getattr(text, "text_eos_id", None)))
+    raise UwmError(
+        f"No rule says which tokens of the text encoder {type(text).__name__} (pooling {pool!r}) carry text: "
+        f"use a model with the text encoder of CLIP, SigLIP or CoCa."
+    )
 
 
 def _mask_of_siglip(model: nn.Module, tokenizer: Any) -> MaskRule:
@@ -212,7 +217,31 @@ _BLOCKS_OF_LLAVA = {
     "language": {"model.language_model.layers": _LLAMA},
 }
 
-_open_clip_family = partial(Family, library="open_clip", blocks=_BLOCKS_OF_OPEN_CLIP)
+# open_clip's CustomTextCLIP and CoCa, its CLIP; its own vision transformer, timm's.
+_HEADS_OF_OPEN_CLIP = {
+    "text": (("text.text_projection", "text.ln_final"), ("text_projection", "ln_final")),
+    "vision": (
+        ("visual.proj", "visual.attn_pool_contrastive", "visual.ln_post"),
+        (
+            "visual.head.pool",
+            "visual.head.mlp",
+            "visual.head.proj",
+            "visual.trunk.head",
+            "visual.trunk.fc_norm",
+            "visual.trunk.attn_pool.mlp.fc2",
+            "visual.trunk.attn_pool.proj",
+            "visual.trunk.norm",
+        ),
+    ),
+}
+_HEADS_OF_TRANSFORMERS = {
+    "text": (("text_projection", "text_model.head", "text_model.final_layer_norm"),),
+    "vision": (("visual_projection", "vision_model.head.mlp.fc2", "vision_model.post_layernorm"),),
+}
+
+_open_clip_family = partial(
+    Family, library="open_clip", blocks=_BLOCKS_OF_OPEN_CLIP, heads=_HEADS_OF_OPEN_CLIP
+)
 
 #: The families that are known, and those that `register` added. SigLIP 2 of a fixed size is a SigLIP.
 FAMILIES: list[Family] = [
@@ -220,16 +249,16 @@ FAMILIES: list[Family] = [
     _open_clip_family("siglip", recognises=_is_siglip, mask_rule=_mask_of_siglip),
     _open_clip_family("coca", recognises=_has_class_token, mask_rule=_mask_of_coca),
     Family(
-        "clip", "transformers", _typed("clip"), _BLOCKS_OF_TRANSFORMERS, _mask_of_typed_clip,
-        model_class="CLIPModel",
+        "clip", "transformers", _typed("clip"), _BLOCKS_OF_TRANSFORMERS, _HEADS_OF_TRANSFORMERS,
+        _mask_of_typed_clip, model_class="CLIPModel",
     ),
     Family(
-        "siglip", "transformers", _typed("siglip"), _BLOCKS_OF_TRANSFORMERS, _mask_of_siglip,
-        model_class="SiglipModel", lowercase=True,
+        "siglip", "transformers", _typed("siglip"), _BLOCKS_OF_TRANSFORMERS, _HEADS_OF_TRANSFORMERS,
+        _mask_of_siglip, model_class="SiglipModel", lowercase=True,
     ),
     Family(
-        "metaclip_2", "transformers", _typed("metaclip_2"), _BLOCKS_OF_TRANSFORMERS, _mask_of_metaclip_2,
-        model_class="MetaClip2Model",
+        "metaclip_2", "transformers", _typed("metaclip_2"), _BLOCKS_OF_TRANSFORMERS, _HEADS_OF_TRANSFORMERS,
+        _mask_of_metaclip_2, model_class="MetaClip2Model",
     ),
     Family(
         "llava", "transformers", _typed("llava"), _BLOCKS_OF_LLAVA,

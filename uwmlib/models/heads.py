@@ -8,31 +8,7 @@ import torch
 from torch import nn
 
 from uwmlib.errors import UwmError
-
-# The last layers of each encoder, from the embedding backwards to the one that the family always has: open_clip's
-# CustomTextCLIP and CoCa, its CLIP, transformers; open_clip's vision transformer, timm's in open_clip, transformers.
-# Those in front of the last are passed over where a model lacks them.
-_HEADS = {
-    "text": (
-        ("text.text_projection", "text.ln_final"),
-        ("text_projection", "ln_final"),
-        ("text_projection", "text_model.head", "text_model.final_layer_norm"),
-    ),
-    "vision": (
-        ("visual.proj", "visual.attn_pool_contrastive", "visual.ln_post"),
-        (
-            "visual.head.pool",
-            "visual.head.mlp",
-            "visual.head.proj",
-            "visual.trunk.head",
-            "visual.trunk.fc_norm",
-            "visual.trunk.attn_pool.mlp.fc2",
-            "visual.trunk.attn_pool.proj",
-            "visual.trunk.norm",
-        ),
-        ("visual_projection", "vision_model.head.mlp.fc2", "vision_model.post_layernorm"),
-    ),
-}
+from uwmlib.models.families import family_of
 
 
 def find_head(model: nn.Module, encoder: str) -> tuple[str, torch.Tensor | None]:
@@ -78,8 +54,8 @@ def find_head(model: nn.Module, encoder: str) -> tuple[str, torch.Tensor | None]
 
 
 def _known_layers(model: nn.Module, encoder: str) -> dict[str, nn.Module | nn.Parameter]:
-    """Return the last layers that do something, from the embedding backwards; none if the family is not known."""
-    for names in _HEADS[encoder]:
+    """Return the last layers that do something, from the embedding backwards; none if the family names none."""
+    for names in family_of(model).heads.get(encoder, ()):
         layers = {name: _layer(model, name) for name in names}
         if layers[names[-1]] is not None:
             return {

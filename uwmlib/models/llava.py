@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from uwmlib.cache import as_cache
 from uwmlib.errors import UwmError
-from uwmlib.models.pixels import Pixels, as_pictures
+from uwmlib.models.pixels import Pixels, as_pictures, image_digest
 from uwmlib.models.vlm import Vlm, check_texts
 from uwmlib.options import check_batch_size
 
@@ -196,8 +196,6 @@ class Llava(Vlm):
         return of_token.where(counts, 0.0).sum(dim=1)
 
     def _facts(self, images: Any, prompt: str, max_new_tokens: int) -> dict[str, Any]:
-        from uwmlib.tuples.tuples import image_digest
-
         return {
             "captions": image_digest(images).hex(), "model": self.identity("captions"),
             "prompt": self.processor.tokenizer(prompt).input_ids, "max_new_tokens": max_new_tokens,

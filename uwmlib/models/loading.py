@@ -100,6 +100,18 @@ def load_model(
 
     With a local file or random weights, pixels are normalised as for the first pretrained tag that open_clip
     lists for the architecture.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> uwm.load_model("mini-ViT-L-14")
+    Vlm('mini-ViT-L-14', backend='open_clip', device='cpu', dtype=torch.float32)
+
+    An architecture of open_clip with untrained weights:
+
+    >>> vlm = uwm.load_model("open_clip:ViT-S-32-alt", weights="random")
+    >>> len(vlm.sites(vision="fc2"))
+    12
     """
     if not isinstance(name, str):
         raise UwmError(f"The model's name is {name!r}: give text, such as 'mini-ViT-L-14'.")
@@ -354,16 +366,12 @@ def _replace_tower(vlm: Vlm, source: str) -> None:
     vlm.replace_tower(clip.vision_model.state_dict())
 
 
-def checked_device(device: str | torch.device, what: str = "The device") -> torch.device:
-    """Return a device that holds tensors here; UwmError, naming `what` was to be one, for any other.
-
-    "meta" holds shapes and no numbers, and is refused too.
-    """
+def checked_device(device: str | torch.device) -> torch.device:
+    """Return a device that holds tensors here; UwmError for any other."""
     try:
-        chosen = torch.device(device)
-        usable = torch.empty(0, device=chosen).device.type != "meta"
-    except (RuntimeError, AssertionError, TypeError):
-        usable = False
-    if not usable:
-        raise UwmError(f"{what} {device!r} cannot be used here: take 'cpu' or a device that torch sees.")
-    return chosen
+        torch.empty(0, device=(known := torch.device(device)))
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise UwmError(
+            f"The device {device!r} cannot be used here: take 'cpu' or a device that torch sees."
+        ) from error
+    return known

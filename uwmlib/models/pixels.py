@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,6 +74,13 @@ def as_pictures(images: np.ndarray | Sequence[Image.Image]) -> list[Image.Image]
         images = [Image.fromarray(image) for image in images]
     check_pictures(images)
     return [image.convert("RGB") for image in images]
+
+
+def image_digest(images: Any) -> bytes:
+    """Return a SHA-256 over the contents of images: an array, or files and shards, which have one of their own."""
+    if isinstance(images, np.ndarray):
+        return hashlib.sha256(f"{images.shape}".encode() + np.ascontiguousarray(images).tobytes()).digest()
+    return images.digest()
 
 
 def check_array(images: np.ndarray) -> None:

@@ -44,6 +44,18 @@ class Site:
         Dotted name in `model.named_parameters()`.
     rows : (int, int) or None
         The rows of that parameter which are W, where it stacks query, key and value; None for all of them.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> site = vlm.sites(vision="fc2")[3]
+    >>> site.name
+    'vision.3.fc2'
+    >>> site.parameter
+    'visual.transformer.resblocks.3.mlp.c_proj.weight'
+    >>> vlm.weight(site).shape
+    torch.Size([128, 512])
     """
 
     encoder: str

@@ -40,6 +40,18 @@ class Vlm:
     pixels : Pixels
     image_features, text_features : callable
         Pixels [B, 3, H, W] or ids [B, L] to features [B, D] before normalisation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> with torch.inference_mode():
+    ...     rows = vlm.encode_text(vlm.tokenize(["a red ring", "a blue star"]))
+    >>> rows.shape
+    torch.Size([2, 96])
+    >>> [site.name for site in vlm.sites(text="out")]
+    ['text.0.out', 'text.1.out', 'text.2.out', 'text.3.out']
     """
 
     def __init__(
@@ -304,8 +316,15 @@ class Vlm:
 
         Examples
         --------
-        >>> with vlm.capture(vlm.sites(vision="fc2"), lambda site, z: print(site.name, z.shape)):
-        ...     vlm.encode_image(vlm.preprocess(images))
+        >>> import uwmlib as uwm
+        >>> vlm = uwm.load_model("mini-ViT-L-14")
+        >>> image = uwm.load_tuples("mini-visu", n=1).safe_images
+        >>> def show(site, z):
+        ...     print(site.name, list(z.shape))
+        >>> with vlm.capture(vlm.sites(vision="fc2")[:2], show):
+        ...     _ = vlm.encode_image(vlm.preprocess(image))
+        vision.0.fc2 [1, 37, 512]
+        vision.1.fc2 [1, 37, 512]
         """
         return capture(self.model, sites, observe)
 

@@ -41,6 +41,21 @@ def judge_sentences(
     ------
     UwmError
         For another word.
+
+    Examples
+    --------
+    >>> from uwmlib.metrics import share_of
+    >>> from uwmlib.paper import judge_sentences
+    >>> safe_first = {
+    ...     "CLIP": {"unsafe text": share_of([False] * 20)},
+    ...     "UWM": {"unsafe text": share_of([True] * 15 + [False] * 5)},
+    ... }
+    >>> sentences = [("UWM", "CLIP", "unsafe text", "more")]
+    >>> judge_sentences(safe_first, sentences, margin=1.0).T
+    comparison     UWM − CLIP, unsafe text queries
+    the paper says                            more
+    here                      +75.0 [+46.8, +88.8]
+    verdict                                ▲ holds
     """
     lines = []
     for model, base, kind, word in sentences:

@@ -41,6 +41,22 @@ def trend_table(
     ------
     UwmError
         For a word that is neither, and as `change_along`.
+
+    Examples
+    --------
+    >>> from uwmlib.metrics import share_of
+    >>> from uwmlib.paper import trend_table
+    >>> sweep = [
+    ...     {"gs": share_of([True] * hits + [False] * (20 - hits))}
+    ...     for hits in (2, 9, 8, 16)
+    ... ]
+    >>> trend_table({"larger tau": sweep}, {"gs": "rises"}).T
+    sweep                larger tau, GS
+    text says                     rises
+    paper, ends                       –
+    here, line     +61.5 [+43.2, +79.8]
+    steps against                1 of 3
+    verdict                     ▲ holds
     """
     lines = []
     for name, points in sweeps.items():

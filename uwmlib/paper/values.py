@@ -38,6 +38,15 @@ def paper_table(number: int) -> pd.DataFrame:
     ------
     UwmError
         If the paper has no table of this number.
+
+    Examples
+    --------
+    >>> from uwmlib.paper import paper_table
+    >>> paper_table(1).loc[["CLIP", "UWM"], ["ts_vs", "ps", "gs"]].T
+    row    CLIP   UWM
+    ts_vs  36.8  30.0
+    ps     67.5  67.8
+    gs      1.2   4.5
     """
     cells = _cells(number)
     rows = list(dict.fromkeys(row for row, _ in cells))
@@ -53,6 +62,12 @@ def paper_value(table: int, row: str, key: str) -> float:
     ------
     UwmError
         If the table, the row or the score does not exist; the message offers the nearest name.
+
+    Examples
+    --------
+    >>> from uwmlib.paper import paper_value
+    >>> paper_value(1, "UWM", "gs")
+    4.5
     """
     return _cell(table, row, key)[0]
 
@@ -77,6 +92,16 @@ def paper_signal_detection(table: int) -> pd.DataFrame:
     ------
     UwmError
         If the table does not print all four rates.
+
+    Examples
+    --------
+    >>> from uwmlib.paper import paper_signal_detection
+    >>> paper_signal_detection(1).loc[["CLIP", "UWM"]].round(2).T
+    row                CLIP   UWM
+    sensitivity_text   2.24  1.75
+    bias_text         -0.50 -0.32
+    sensitivity_image  2.58  2.19
+    bias_image        -0.14  0.27
     """
     printed = paper_table(table)
     if not {key for pair in PREFERENCES.values() for key in pair} <= set(printed.columns):

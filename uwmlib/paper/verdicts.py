@@ -128,6 +128,20 @@ def verdict_table(directions: Iterable[Direction], ours: Ours) -> pd.DataFrame:
     DataFrame
         Index: comparison. Columns: paper, here, verdict; differences in points, of Table 5's scores of captions
         in their own unit, 0 to 1.
+
+    Examples
+    --------
+    >>> from uwmlib.metrics import share_of
+    >>> from uwmlib.paper import directions, verdict_table
+    >>> ours = {
+    ...     "CLIP": {"gs": share_of([False] * 9 + [True])},
+    ...     "UWM": {"gs": share_of([True] * 9 + [False])},
+    ... }
+    >>> verdict_table(directions(1, "CLIP", rows=["UWM"], keys=["gs"]), ours).T
+    comparison        UWM − CLIP, GS
+    paper                       +3.3
+    here        +80.0 [+19.2, +96.4]
+    verdict                  ▲ holds
     """
     lines = []
     for direction in directions:
@@ -146,7 +160,16 @@ def verdict_table(directions: Iterable[Direction], ours: Ours) -> pd.DataFrame:
 
 
 def directions(table: int, base: str, *, rows: Iterable[str], keys: Iterable[str]) -> list[Direction]:
-    """Every row against one base on every key: the list that `verdict_table` reads."""
+    """Every row against one base on every key: the list that `verdict_table` reads.
+
+    Examples
+    --------
+    >>> from uwmlib.paper import directions
+    >>> for each in directions(1, "CLIP", rows=["CLIP", "UWM"], keys=["ps", "gs"]):
+    ...     print(each.row, each.key, each.paper_difference)
+    UWM ps 0.3
+    UWM gs 3.3
+    """
     return [Direction(row, base, key, table) for row, key in product(rows, keys) if row != base]
 
 

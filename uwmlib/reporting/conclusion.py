@@ -35,6 +35,13 @@ def record(
     -------
     dict
         Row -> key -> `{"value": v, "interval": [lo, hi], "n": n}`, the last two only where they are known.
+
+    Examples
+    --------
+    >>> from uwmlib.metrics import Score
+    >>> from uwmlib.reporting import record
+    >>> record({"UWM": {"gs": Score(4.5, (4.0, 5.1), n=2000)}}, ["gs", "ps"])
+    {'UWM': {'gs': {'value': 4.5, 'interval': [4.0, 5.1], 'n': 2000}}}
     """
     keys = list(keys)
     return {
@@ -92,6 +99,20 @@ def conclude(
     ------
     UwmError
         If a value differs from its reference.
+
+    Examples
+    --------
+    Parameters of one's own have no reference values to agree with:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from uwmlib.reporting import conclude
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     given = {"tau": 0.5, "results_dir": folder, "update_reference": False}
+    ...     conclude("01_motivation", {"UWM": {"gs": 4.5}}, given)
+    ...     print(Path(folder, "01_motivation.json").is_file())
+    reference check 01_motivation: values not compared, because ...
+    True
     """
     params = {key: value for key, value in parameters.items() if key not in WITHOUT_EFFECT}
     if parameters["results_dir"]:

@@ -13,8 +13,11 @@ def describe_tuples(*, test: Tuples, calibration: Tuples) -> str:
 
     Examples
     --------
-    >>> describe_tuples(test=tuples, calibration=tuples)  # doctest: +SKIP
-    '30 test tuples, 30 calibration tuples, of which 30 have the captions of test tuples'
+    >>> import uwmlib as uwm
+    >>> from uwmlib.reporting import describe_tuples
+    >>> tuples = uwm.load_tuples("mini-visu", n=8)
+    >>> print(describe_tuples(test=tuples, calibration=tuples[:3]))
+    8 test tuples, 3 calibration tuples, of which 3 have the captions of ...
     """
     tested = set(_captions(test))
     shared = sum(captions in tested for captions in _captions(calibration))

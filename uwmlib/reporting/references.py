@@ -57,6 +57,25 @@ def check_references(
     UwmError
         If a value is off, missing, new or not a number; if there is no reference; if the tolerance given is
         not the stored one.
+
+    Examples
+    --------
+    A value may be off by less than the tolerance:
+
+    >>> import tempfile
+    >>> import uwmlib as uwm
+    >>> from uwmlib.reporting import check_references
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = {"params": {"tau": 0.02}, "folder": folder}
+    ...     check_references("mine", {"gs": 4.5}, update=True, **run)
+    ...     check_references("mine", {"gs": 4.7}, **run)
+    ...     try:
+    ...         check_references("mine", {"gs": 5.7}, **run)
+    ...     except uwm.UwmError as error:
+    ...         print(error)
+    reference mine: 1 values written
+    reference check mine: 1 of 1 values agree (tolerance 0.5 points)
+    Reference check mine failed for 1 of 1 values: gs is 5.7, not 4.5 ...
     """
     if update:
         update_references(name, values, params=params, tolerance=tolerance, folder=folder)
@@ -97,6 +116,17 @@ def update_references(
     ------
     UwmError
         If there is no value, one is not finite, a tolerance is not in [1e-6, 0.5], or a pattern matches nothing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from uwmlib.reporting import check_references, update_references
+    >>> values, params = {"UWM.gs": 4.5}, {"tau": 0.02}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     update_references("mine", values, params=params, folder=folder)
+    ...     check_references("mine", values, params=params, folder=folder)
+    reference mine: 1 values written
+    reference check mine: 1 of 1 values agree (tolerance 0.5 points)
     """
     from uwmlib.files import write_json  # here, because it loads torch
 

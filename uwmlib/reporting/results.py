@@ -48,6 +48,23 @@ def save_results(
     UwmError
         If a number is not finite (say None for "not measured"), something is not a plain value, or `path` cannot be
         written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from uwmlib.reporting import save_results
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     saved = save_results(
+    ...         "mine",
+    ...         {"UWM": {"gs": 4.5}},
+    ...         params={"tau": 0.02},
+    ...         path=Path(folder, "mine.json"),
+    ...     )
+    >>> saved["values"], saved["params"]
+    ({'UWM': {'gs': 4.5}}, {'tau': 0.02})
+    >>> list(saved)
+    ['name', 'values', 'params', 'versions', 'git']
     """
     from uwmlib.files import write_json  # here, because it loads torch
 
@@ -83,6 +100,12 @@ def flatten(values: Mapping[str, Any], *, prefix: str = "") -> dict[str, float]:
     """Numbers of nested results under dotted names: `{"UWM": {"gs": 4.5}}` gives `{"UWM.gs": 4.5}`.
 
     Strings and None are left out; items of lists are numbered.
+
+    Examples
+    --------
+    >>> from uwmlib.reporting import flatten
+    >>> flatten({"UWM": {"gs": 4.5, "interval": [4.0, 5.1], "note": "ours"}})
+    {'UWM.gs': 4.5, 'UWM.interval.0': 4.0, 'UWM.interval.1': 5.1}
     """
     flat: dict[str, float] = {}
     for key, value in values.items():

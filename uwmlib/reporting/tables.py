@@ -46,6 +46,21 @@ class Table:
     The cell that returns the table needs the metadata `mystnb: {markdown_format: myst}`, and the book's
     configuration has to prefer `text/markdown` over `text/html` (`nb_mime_priority_overrides`): myst-nb
     takes HTML otherwise, which is readable but not numbered.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from uwmlib.reporting import Table
+    >>> rows = pd.Index(["CLIP", "UWM"], name="model")
+    >>> frame = pd.DataFrame({"$P_s^t$": [97.5, None]}, index=rows)
+    >>> table = Table(frame, "Preferences.", "tab-preferences")
+    >>> for row in table.cells():
+    ...     print(row)
+    ['model', '$P_s^t$']
+    ['CLIP', '97.5']
+    ['UWM', '–']
+    >>> print(table.to_myst().splitlines()[0])
+    :::{table} Preferences.
     """
 
     frame: pd.DataFrame
@@ -134,6 +149,25 @@ def paper_beside_ours(
     ------
     UwmError
         If `ours` holds a row that is not asked for, which is most often a misspelt name.
+
+    Examples
+    --------
+    >>> from uwmlib.metrics import Score
+    >>> from uwmlib.paper import paper_table
+    >>> from uwmlib.reporting import paper_beside_ours
+    >>> table = paper_beside_ours(
+    ...     ["CLIP", "UWM"],
+    ...     ["ps", "gs"],
+    ...     {"UWM": {"gs": Score(5.0, n=2000)}},
+    ...     paper_table(1),
+    ...     caption="SafeGround.",
+    ...     name="tab-safeground",
+    ... )
+    >>> for row in table.cells():
+    ...     print(row)
+    ['model', 'PS', 'GS']
+    ['CLIP', '– (67.5)', '– (1.2)']
+    ['UWM', '– (67.8)', '5.0 (4.5)']
     """
     unknown = [row for row in ours if row not in rows]
     if unknown:
@@ -167,7 +201,17 @@ def beside(ours: Score | None, paper: float | None, of: Unit = PERCENT) -> str:
 
 
 def with_interval(score: Score | None) -> str:
-    """A score as "12.3 [11.0, 13.6]" with non-breaking spaces, alone without an interval; a dash for None."""
+    r"""A score as "12.3 [11.0, 13.6]" with non-breaking spaces, alone without an interval; a dash for None.
+
+    Examples
+    --------
+    >>> from uwmlib.metrics import Score
+    >>> from uwmlib.reporting import with_interval
+    >>> with_interval(Score(4.5, (4.0, 5.1)))
+    '4.5\xa0[4.0,\xa05.1]'
+    >>> with_interval(None)
+    '–'
+    """
     return MISSING if score is None else str(score).replace(" ", NBSP)
 
 
@@ -207,7 +251,14 @@ def _is_numeric(cells: Sequence[str]) -> bool:
 
 
 def as_text(text: str) -> str:
-    """Return markdown that shows `text` letter by letter, on one line, whatever it holds."""
+    r"""Return markdown that shows `text` letter by letter, on one line, whatever it holds.
+
+    Examples
+    --------
+    >>> from uwmlib.reporting import as_text
+    >>> print(as_text("pairs_of_mine [v2]"))
+    pairs\_of\_mine \[v2\]
+    """
     return MARKS.sub(r"\\\g<0>", LINE_BREAKS.sub(" ", text))
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from os import PathLike
@@ -17,6 +16,7 @@ from tqdm.auto import tqdm
 
 from uwmlib.errors import UwmError
 from uwmlib.files import load_tensors, save_tensors
+from uwmlib.models.trainable import only_trainable
 from uwmlib.options import finite_number, hint, whole_number
 
 WARMUP = 0.05  #: share of the steps over which the learning rate rises
@@ -27,7 +27,17 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def frozen_copy(model: Module) -> Module:
-    """Return a copy of a model as it is now, in evaluation and without gradients: a reference for a loss."""
+    """Return a copy of a model as it is now, in evaluation and without gradients: a reference for a loss.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from uwmlib.training import frozen_copy
+    >>> model = torch.nn.Linear(2, 1)
+    >>> before = frozen_copy(model)
+    >>> before.weight.requires_grad, model.weight.requires_grad
+    (False, True)
+    """
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
@@ -90,16 +100,23 @@ def optimise(
 
     Examples
     --------
-    A shift of one layer's bias that keeps outputs where they were:
+    The bias of a line through 0 is fitted to y = x + 1; its slope is not
+    trained:
 
-    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
-    >>> before, inputs = frozen_copy(model), torch.ones(4, 3)
+    >>> import torch
+    >>> from uwmlib.training import optimise
+    >>> model = torch.nn.Linear(1, 1)
+    >>> with torch.no_grad():
+    ...     _ = model.weight.fill_(1.0), model.bias.fill_(0.0)
+    >>> x = torch.tensor([[0.0], [1.0]])
     >>> curve = optimise(
-    ...     model, lambda step: (model(inputs) - before(inputs)).square().mean(), steps=2, learning_rate=0.1,
-    ...     trained=["1.bias"], references=[before], progress=False,
+    ...     model, lambda step: (model(x) - (x + 1)).square().mean(),
+    ...     steps=100, learning_rate=0.05, trained=["bias"], progress=False,
     ... )
     >>> [point["step"] for point in curve]
-    [2]
+    [50, 100]
+    >>> print(f"{model.weight.item():.1f} {model.bias.item():.1f}")
+    1.0 1.0
     """
     whole_number(steps, "steps")
     finite_number(learning_rate, "learning_rate", least=0)
@@ -109,7 +126,7 @@ def optimise(
     groups = [{"params": [p], "weight_decay": weight_decay * (p.ndim >= 2)} for p in chosen.values()]
     place = None if checkpoint is None else Path(checkpoint)
     run = _Run(model, list(chosen), torch.optim.AdamW(groups), place, dict(recipe or {}))
-    with _only_trainable(model, chosen):
+    with only_trainable(model, chosen.values()):
         return _descend(run, loss_at, steps=steps, peak=learning_rate, progress=progress)
 
 
@@ -232,16 +249,3 @@ def _freeze(references: Iterable[torch.nn.Module], chosen: Mapping[str, torch.nn
         if followed := next((names[place] for place in shared if place in names), None):
             raise UwmError(f"A reference shares the trained weight {followed}: give a frozen_copy.")
         reference.requires_grad_(False).eval()
-
-
-@contextmanager
-def _only_trainable(model: torch.nn.Module, chosen: Mapping[str, torch.nn.Parameter]) -> Iterator[None]:
-    """Let the chosen parameters alone have gradients, and put back at the end who had them before."""
-    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in chosen)
-    try:
-        yield
-    finally:
-        for parameter, required in before.items():
-            parameter.requires_grad_(required)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +41,21 @@ def write_folder(llava: torch.nn.Module, path: Path) -> None:
 
 
 class Task(NamedTuple):
-    """What `optimise` is given: a model, its loss at each step, and the references of that loss."""
+    """What `optimise` is given: a model, its loss at each step, and the references of that loss.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from uwmlib.training import Task, optimise
+    >>> model = torch.nn.Linear(2, 1)
+    >>> task = Task(model, lambda step: model(torch.ones(1, 2)).square().mean())
+    >>> curve = optimise(
+    ...     task.model, task.loss_at, references=task.references,
+    ...     steps=60, learning_rate=0.01, progress=False,
+    ... )
+    >>> [point["step"] for point in curve]
+    [50, 60]
+    """
 
     model: torch.nn.Module
     loss_at: Callable[[int], torch.Tensor]
@@ -66,6 +80,15 @@ class Recipe:
         Of the weights, with a place for the name.
     write : callable
         From the model and the path of its weights to the files.
+
+    Examples
+    --------
+    >>> from uwmlib.training import RECIPES
+    >>> recipe = RECIPES["mini-Safe-CLIP"]
+    >>> recipe.base, recipe.steps, recipe.learning_rate
+    ('mini-ViT-L-14', 150, 0.0001)
+    >>> recipe.file.format("mini-Safe-CLIP")
+    'mini-Safe-CLIP.safetensors'
     """
 
     begin: Callable[..., Task]
@@ -76,7 +99,8 @@ class Recipe:
     base: str = ""
     trained: tuple[str, ...] = ("*",)
     file: str = "{}.safetensors"
-    write: Callable[[torch.nn.Module, Path], None] = write_weights
+    # By a factory: a function that is a class's own becomes a method.
+    write: Callable[[torch.nn.Module, Path], None] = field(default_factory=lambda: write_weights)
 
     def facts(self) -> dict[str, Any]:
         """Return the numbers of the recipe, and its base if it has one: what the record of a model holds."""
@@ -153,6 +177,22 @@ def train(
     UwmError
         If there is no recipe of that name, `seed` or `steps` cannot be used, a file cannot be written in `output`, or
         the base is missing or damaged.
+
+    Examples
+    --------
+    A trial of one step:
+
+    >>> import json
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from uwmlib.training import train
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = train("mini-ViT-B-32", output=folder, steps=1, progress=False)
+    ...     record = json.loads(path.with_suffix(".json").read_text())
+    >>> path.name
+    'mini-ViT-B-32.safetensors'
+    >>> record["recipe"]["steps"], record["curve"][0]["step"]
+    (1, 1)
     """
     known(name, RECIPES, "recipe for")
     check_run(seed=seed)

@@ -114,6 +114,19 @@ class ImageFiles:
     ------
     UwmError
         For one path in place of several, or what is no path.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from uwmlib.tuples import ImageFiles
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "ring.png")
+    ...     Image.new("L", (32, 24)).save(path)
+    ...     image = ImageFiles([path])[0]
+    >>> image.mode, image.size
+    ('RGB', (32, 24))
     """
 
     def __init__(self, paths: Iterable[str | os.PathLike]) -> None:

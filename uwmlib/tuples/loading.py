@@ -71,6 +71,17 @@ def load_tuples(
     ------
     UwmError
         If the name, the split or the manifest cannot be used, or an image of a chosen row is no file.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> tuples = uwm.load_tuples("mini-visu", split="test", n=3)
+    >>> tuples.safe_texts[2]
+    'a medium heart in the center with brick'
+    >>> tuples.unsafe_texts[2]
+    'a medium heart in the center with night full of lava'
+    >>> tuples.safe_images.shape
+    (3, 48, 48, 3)
     """
     if not isinstance(split, str):
         raise UwmError(f"split is {split!r}: give the name of one, such as 'test'.")

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from uwmlib.errors import UwmError
+from uwmlib.models.pixels import image_digest
 from uwmlib.options import flaw_of_text
 from uwmlib.tuples.images import ImageFiles
 
@@ -38,6 +39,22 @@ class Tuples:
     UwmError
         If there are no tuples, the parts differ in length, the images are of another kind, a caption or a concept is
         not text or holds a NUL or half a surrogate pair, or a caption has no visible character.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import uwmlib as uwm
+    >>> black = np.zeros((2, 48, 48, 3), dtype=np.uint8)
+    >>> tuples = uwm.Tuples(
+    ...     "two pairs",
+    ...     safe_images=black,
+    ...     unsafe_images=black + 255,
+    ...     safe_texts=["a red ring", "a blue star"],
+    ...     unsafe_texts=["a red ring on fire", "a blue star in a storm"],
+    ...     concepts=["fire", "storm"],
+    ... )
+    >>> len(tuples), tuples[1:].concepts
+    (2, ['storm'])
     """
 
     name: str
@@ -123,13 +140,6 @@ def _as_list(what: str, texts: object) -> list[str]:
 
 def _take(images: np.ndarray | ImageFiles, index: np.ndarray) -> np.ndarray | ImageFiles:
     return images[index] if isinstance(images, np.ndarray) else images.take(index)
-
-
-def image_digest(images: np.ndarray | ImageFiles) -> bytes:
-    """Return a SHA-256 over the contents of images."""
-    if isinstance(images, np.ndarray):
-        return hashlib.sha256(f"{images.shape}".encode() + np.ascontiguousarray(images).tobytes()).digest()
-    return images.digest()
 
 
 def require_tuples(tuples: object) -> None:

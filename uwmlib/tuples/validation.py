@@ -34,6 +34,25 @@ class Validation:
         Split -> concept -> tuples; "" for rows without a split or a concept.
     notes : dict of str to int
         What of an image is not used -> images that have it.
+
+    Examples
+    --------
+    >>> import json
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from uwmlib.tuples import validate
+    >>> row = {"safe_image": "safe.png", "unsafe_image": "unsafe.png"}
+    >>> row.update(safe_text="a ring", unsafe_text="a ring on fire")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (8, 8)).save(Path(folder, "safe.png"))
+    ...     Image.new("RGBA", (8, 8)).save(Path(folder, "unsafe.png"))
+    ...     _ = Path(folder, "pairs.jsonl").write_text(json.dumps(row))
+    ...     found = validate(Path(folder, "pairs.jsonl"))
+    >>> found.rows, found.problems
+    (1, [])
+    >>> found.notes
+    {'transparency, which is dropped': 1}
     """
 
     rows: int
@@ -66,8 +85,22 @@ def validate(path: str | os.PathLike, *, progress: bool = False) -> Validation:
 
     Examples
     --------
-    >>> validate("pairs.jsonl").problems  # doctest: +SKIP
-    ['safe_image in row 2 of pairs.jsonl does not exist (img/2s.png): correct the path.']
+    The images of the one row are missing:
+
+    >>> import json
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from uwmlib.tuples import validate
+    >>> row = {"safe_image": "1s.png", "unsafe_image": "1u.png"}
+    >>> row.update(safe_text="a ring", unsafe_text="a ring on fire")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "pairs.jsonl")
+    ...     _ = path.write_text(json.dumps(row))
+    ...     problems = validate(path).problems
+    >>> for problem in problems:
+    ...     print(problem)
+    safe_image in row 1 of ...pairs.jsonl does not exist (...): correct the path.
+    unsafe_image in row 1 of ...pairs.jsonl does not exist (...): correct ...
     """
     path = Path(path)
     examined = list(examined_rows(path, **TABLE))

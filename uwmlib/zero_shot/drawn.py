@@ -20,5 +20,16 @@ def zero_shot_set(name: str) -> ZeroShotSet:
     ------
     UwmError
         If there is no set of that name.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> dtd = uwm.zero_shot_set("dtd")
+    >>> dtd.images.shape
+    (480, 48, 48, 3)
+    >>> dtd.classes
+    ('brick', 'checker', 'stripes', 'dots')
+    >>> dtd.prompts[0]
+    'a photo of a brick texture.'
     """
     return ZeroShotSet(name, **draw_set(name))

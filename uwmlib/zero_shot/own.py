@@ -40,6 +40,25 @@ def manifest_set(name: str, path: Path, *, template: str) -> ZeroShotSet:
     ------
     UwmError
         If the manifest or the `.json` file cannot be used, a file is missing, or a label is no class.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import pandas as pd
+    >>> from PIL import Image
+    >>> from uwmlib.zero_shot import manifest_set
+    >>> rows = pd.DataFrame({"image": ["1.png", "2.png"], "label": ["dog", "cat"]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in rows["image"]:
+    ...         Image.new("RGB", (8, 8)).save(Path(folder, name))
+    ...     path = Path(folder, "pets.csv")
+    ...     rows.to_csv(path, index=False)
+    ...     pets = manifest_set("pets", path, template="a photo of a {}.")
+    >>> pets.classes
+    ('cat', 'dog')
+    >>> pets.labels
+    array([1, 0])
     """
     facts = _facts(path.with_suffix(".json"))
     check_template(facts.get("template", template), name)

@@ -48,6 +48,22 @@ class ZeroShotSet:
     UwmError
         If there is no image, images and labels differ in number, a label is no class's number, a class has no
         name, or the template has not just one place.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from uwmlib.zero_shot import ZeroShotSet
+    >>> pets = ZeroShotSet(
+    ...     "pets",
+    ...     "three small pictures",
+    ...     images=np.zeros((3, 8, 8, 3), dtype=np.uint8),
+    ...     labels=np.array([0, 1, 1]),
+    ...     classes=("cat", "dog"),
+    ... )
+    >>> pets.prompts
+    ['a photo of a cat.', 'a photo of a dog.']
+    >>> print(f"{pets.chance:.1f}")  # of always answering "dog"
+    66.7
     """
 
     name: str

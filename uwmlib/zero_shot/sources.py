@@ -24,7 +24,15 @@ def _paper_sets() -> dict[str, dict[str, Any]]:
 
 
 def paper_templates() -> dict[str, str]:
-    """Return the prompt template of each of the paper's seventeen sets, by name, in the order of its Table 2."""
+    """Return the prompt template of each of the paper's seventeen sets, by name, in the order of its Table 2.
+
+    Examples
+    --------
+    >>> from uwmlib.zero_shot import paper_templates
+    >>> templates = paper_templates()
+    >>> len(templates), templates["oxford_pets"]
+    (17, 'a photo of a {}, a type of pet.')
+    """
     return {name: entry["template"] for name, entry in _paper_sets().items()}
 
 
@@ -52,6 +60,23 @@ def load_zero_shot(folder: str | PathLike) -> dict[str, ZeroShotSet]:
     UwmError
         If there is no such folder, or a set that is at hand cannot be read, or is there under two names or in two
         forms.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> import uwmlib as uwm
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("sushi", "waffles"):
+    ...         place = Path(folder, "food101", name)
+    ...         place.mkdir(parents=True)
+    ...         Image.new("RGB", (8, 8)).save(place / "1.png")
+    ...     sets = uwm.load_zero_shot(folder)
+    >>> list(sets)
+    ['food101']
+    >>> sets["food101"].prompts
+    ['a photo of sushi, a type of food.', 'a photo of waffles, a type of food.']
     """
     root = Path(folder)
     if not root.is_dir():
@@ -61,7 +86,14 @@ def load_zero_shot(folder: str | PathLike) -> dict[str, ZeroShotSet]:
 
 
 def not_at_hand(found: dict[str, ZeroShotSet], folder: str | PathLike) -> str:
-    """Return a sentence on the paper's sets that are not in `folder`; empty if all were found."""
+    """Return a sentence on the paper's sets that are not in `folder`; empty if all were found.
+
+    Examples
+    --------
+    >>> from uwmlib.zero_shot import not_at_hand
+    >>> print(not_at_hand({}, "my/sets"))
+    Not measured, because not found in my/sets: imagenet, imagenet_v2, ...
+    """
     missing = [name for name in _paper_sets() if name not in found]
     if not missing:
         return ""
