@@ -100,6 +100,12 @@ class Profile:
         ------
         UwmError
             See `uwmlib.load_tuples`.
+
+        Examples
+        --------
+        >>> import uwmlib as uwm
+        >>> len(uwm.profile("mini").load_tuples("test", n=5, seed=0))
+        5
         """
         return load_tuples(self.data, split=split, n=n or None, seed=seed, at_most=True)
 
@@ -202,13 +208,13 @@ def profile(name: str, **parts: str | os.PathLike | None) -> Profile:
     Examples
     --------
     >>> import uwmlib as uwm
-    >>> uwm.profile("mini").safe
+    >>> uwm.profile("mini").safe_model
     'mini-Safe-CLIP'
 
     A model of one's own comes without the weights that it replaces:
 
-    >>> mine = uwm.profile("paper", data="pairs.jsonl", safe="hf:my/clip")
-    >>> mine.safe, mine.safe_weights
+    >>> mine = uwm.profile("paper", data="p.jsonl", safe_model="hf:my/clip")
+    >>> mine.safe_model, mine.safe_weights
     ('hf:my/clip', '')
     """
     known(name, PROFILES, "profile")
@@ -249,7 +255,9 @@ def profile_of(parameters: Mapping[str, Any]) -> Profile:
 
     Examples
     --------
-    >>> profile_of({"profile": "mini", "base_model": "mini-ViT-B-32", "tau": 0.02}).base_model
+    >>> import uwmlib as uwm
+    >>> given = {"profile": "mini", "base_model": "mini-ViT-B-32", "tau": 0.02}
+    >>> uwm.profile_of(given).base_model
     'mini-ViT-B-32'
     """
     return profile(parameters["profile"], **{part: parameters[part] for part in PARTS if part in parameters})

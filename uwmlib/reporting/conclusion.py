@@ -61,6 +61,16 @@ def record_edits(edits: Mapping[str, WeightEdit]) -> dict[str, dict[str, float]]
     -------
     dict
         Name of the edit -> encoder -> percent, in [0, 100]; an encoder that is left alone is left out.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from uwmlib.editing import Scaling, WeightEdit
+    >>> from uwmlib.reporting import record_edits
+    >>> where = {"shape": (2, 4), "encoder": "text", "base_hash": ""}
+    >>> one = Scaling(**where, indices=torch.tensor([3]), alpha=-1.0, candidates=8)
+    >>> record_edits({"UWM": WeightEdit({"w": one})})
+    {'UWM': {'text': 12.5}}
     """
     return {
         name: {encoder: 100 * share for encoder, share in edit.share().items()}
