@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import uwmlib as uwm
+from uwmlib.editing import Scaling, WeightEdit
 from uwmlib.manifests import manifests_dir
 from uwmlib.metrics import Score, mean_of, wilson
-from uwmlib.reporting import check_references, conclude, record, save_results
+from uwmlib.reporting import check_references, conclude, record, record_edits, save_results
 
 FILES = sorted((manifests_dir() / "reference").glob("*.json"))
 
@@ -37,6 +38,21 @@ def test_record_leaves_out_an_interval_that_is_not_known(tmp_path):
     assert kept == {"a": {"rouge_l": {"value": 0.5, "n": 1}, "bleu": {"value": 0.25}}}
     save_results("x", kept, params={}, path=tmp_path / "x.json")
     assert json.loads((tmp_path / "x.json").read_text())["values"] == kept
+
+
+def test_record_edits_gives_percent_of_the_scored_weights_by_encoder():
+    facts = {"shape": (10, 4), "base_hash": "", "alpha": -1.0}
+    edit = WeightEdit(
+        {
+            "a": Scaling(indices=torch.arange(3), encoder="text", candidates=40, **facts),
+            "b": Scaling(indices=torch.arange(2), encoder="text", candidates=10, **facts),
+            "c": Scaling(indices=torch.arange(1), encoder="vision", candidates=8, **facts),
+        }
+    )
+    assert record_edits({"UWM": edit, "none": WeightEdit({})}) == {
+        "UWM": {"text": pytest.approx(10), "vision": pytest.approx(12.5)},
+        "none": {},
+    }
 
 
 def test_sensitivity_and_bias_are_measured_with_their_intervals():

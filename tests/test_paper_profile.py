@@ -128,7 +128,7 @@ def require_sets(measured):
 SMALLEST = {"zero_shot": "", "judge": "", "toxicity": ""}
 
 
-@pytest.mark.parametrize("which", ["02", "05", "09", "12", "14"])
+@pytest.mark.parametrize("which", ["02", "04", "05", "09", "12", "14"])
 def test_one_pair_no_concept_no_set_and_no_judge_still_end_in_a_page(which, world, refused, tmp_path):
     (notebook,) = (path for path in NOTEBOOKS if path.stem.startswith(which))
     data = write_pairs(tmp_path / "one", n=1, concepts=False)

@@ -19,15 +19,36 @@ from uwmlib.zero_shot import manifest_set, paper_templates
 
 def test_profiles():
     mini = uwm.profile("mini")
-    assert (mini.base, mini.data, mini.judge) == ("mini-ViT-L-14", "mini-visu", "lexicon")
-    assert uwm.profile("mini", base="other", data="").base == "other"
+    assert (mini.base_model, mini.data, mini.judge) == ("mini-ViT-L-14", "mini-visu", "lexicon")
+    assert uwm.profile("mini", base_model="other", data="").base_model == "other"
     assert uwm.profile("paper", data="pairs.jsonl").safe_weights.endswith("safeclip_vit-l_14")
-    assert uwm.profile("paper", data="pairs.jsonl", safe="open_clip:ViT-B-32").safe_weights == ""
+    assert uwm.profile("paper", data="pairs.jsonl", safe_model="open_clip:ViT-B-32").safe_weights == ""
     assert mini.load_safe().name == "mini-Safe-CLIP"
     with pytest.raises(uwm.UwmError, match="withheld"):
         uwm.profile("paper")
     with pytest.raises(uwm.UwmError, match="did you mean 'mini'"):
         uwm.profile("mimi")
+
+
+def test_the_profile_of_a_chapters_parameters_has_every_part_that_they_replace():
+    parts = {"base_model": "hf:a", "safe_model": "hf:b", "safe_weights": "c", "data": "d.csv"}
+    found = uwm.profile_of({"profile": "paper", **parts, "tau": 0.02, "seed": 0, "judge": "replay:e"})
+    assert found == uwm.profile("paper", **parts, judge="replay:e")
+    assert (found.safe_model, found.safe_weights, found.judge) == ("hf:b", "c", "replay:e")
+
+
+def test_tuples_of_a_profile_are_as_many_as_there_are_at_most(tmp_path):
+    captions = [f"a house {i}" for i in range(12)]
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    lines = [f"x.png,x.png,{text},bad,{'train' if i < 10 else 'test'}" for i, text in enumerate(captions)]
+    header = "safe_image,unsafe_image,safe_text,unsafe_text,split"
+    (tmp_path / "pairs.csv").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    setup = uwm.profile("paper", data=str(tmp_path / "pairs.csv"))
+    assert setup.load_tuples("train").safe_texts == captions[:10]
+    assert setup.load_tuples("test", n=0, seed=3).safe_texts == captions[10:]
+    drawn = setup.load_tuples("train", n=6, seed=3).safe_texts
+    assert drawn == uwm.load_tuples(setup.data, split="train", n=6, seed=3).safe_texts != captions[:6]
+    assert sorted(setup.load_tuples("train", n=11, seed=3).safe_texts) == sorted(captions[:10])
 
 
 @pytest.mark.parametrize(("name", "parts"), [("mini", {"foo": "x"}), (None, {})])

@@ -5,7 +5,7 @@ from .evaluation import Evaluation, embed_tuples, evaluate
 from .metrics import compare, retrieval, safeground
 from .models import Vlm, load_model
 from .parameters import check_run, checked_parameters
-from .profiles import profile
+from .profiles import profile, profile_of
 from .tuples import Tuples, load_tuples
 from .zero_shot import load_zero_shot, zero_shot_set
 
@@ -30,6 +30,7 @@ __all__ = [
     "load_tuples",
     "load_zero_shot",
     "profile",
+    "profile_of",
     "retrieval",
     "safeground",
     "score",

@@ -222,7 +222,7 @@ def info() -> None:
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     table.add_row("threads, GPU", f"{torch.get_num_threads()}, {cuda}")
     for name, chosen in PROFILES.items():
-        table.add_row(f"profile {name}", f"{chosen.base} on {chosen.data or 'pairs of your own'}")
+        table.add_row(f"profile {name}", f"{chosen.base_model} on {chosen.data or 'pairs of your own'}")
     table.add_row("shipped data", str(manifests_dir()))
     shipped = sorted(path.name for path in (PACKAGE / "weights").glob("*.safetensors"))
     table.add_row("shipped weights", ", ".join(shipped) or "none")

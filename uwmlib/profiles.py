@@ -11,6 +11,7 @@ from uwmlib.errors import UwmError
 from uwmlib.mini.vocabulary import HAZARDS, words
 from uwmlib.models import Vlm, load_model
 from uwmlib.options import known
+from uwmlib.tuples import Tuples, load_tuples
 from uwmlib.zero_shot import DRAWN, ZeroShotSet, load_zero_shot, not_at_hand, zero_shot_set
 
 
@@ -40,7 +41,7 @@ class Profile:
     ----------
     name : str
         "mini" or "paper".
-    base, safe : str
+    base_model, safe_model : str
         Names for `load_model`: the model to edit, and its Safe-CLIP fine-tune.
     base_weights, safe_weights : str
         Weights for `load_model`; empty for those that belong to the name.
@@ -62,8 +63,8 @@ class Profile:
     """
 
     name: str
-    base: str
-    safe: str
+    base_model: str
+    safe_model: str
     data: str
     architectures: dict[str, Source] = field(repr=False)
     llavas: dict[str, Source] = field(repr=False)
@@ -77,11 +78,36 @@ class Profile:
 
     def load_base(self, device: str = "cpu") -> Vlm:
         """Load the model to edit."""
-        return Source(self.base, self.base_weights).load(device)
+        return Source(self.base_model, self.base_weights).load(device)
 
     def load_safe(self, device: str = "cpu") -> Vlm:
         """Load its Safe-CLIP fine-tune."""
-        return Source(self.safe, self.safe_weights).load(device)
+        return Source(self.safe_model, self.safe_weights).load(device)
+
+    def load_tuples(self, split: str, *, n: int = 0, seed: int = 0) -> Tuples:
+        """Load the tuples of a split.
+
+        Parameters
+        ----------
+        split : str
+            "test" to measure on, "train" to calibrate on, or "validation".
+        n : int
+            How many to draw at random, all where there are fewer; 0 takes all of them in their own order.
+        seed : int
+            Of that draw.
+
+        Raises
+        ------
+        UwmError
+            See `uwmlib.load_tuples`.
+
+        Examples
+        --------
+        >>> import uwmlib as uwm
+        >>> len(uwm.profile("mini").load_tuples("test", n=5, seed=0))
+        5
+        """
+        return load_tuples(self.data, split=split, n=n or None, seed=seed, at_most=True)
 
     def load_zero_shot(self) -> dict[str, ZeroShotSet]:
         """Load the classification sets that are at hand, by name, and print which of the paper's are not."""
@@ -105,15 +131,16 @@ class Profile:
 
 
 ROWS = ("architectures", "llavas")
-PARTS = ("base", "base_weights", "safe", "safe_weights", "data", "zero_shot", "judge", "toxicity", *ROWS)
+MODELS = ("base_model", "safe_model")
+PARTS = (*MODELS, "base_weights", "safe_weights", "data", "zero_shot", "judge", "toxicity", *ROWS)
 CLIP = "hf:openai/clip-vit-large-patch14"
 SAFE_CLIP = "aimagelab/safeclip_vit-l_14"
 LLAVA = "hf:llava-hf/llava-1.5-13b-hf"
 PROFILES = {
     "mini": Profile(
         "mini",
-        base="mini-ViT-L-14",
-        safe="mini-Safe-CLIP",
+        base_model="mini-ViT-L-14",
+        safe_model="mini-Safe-CLIP",
         data="mini-visu",
         architectures={
             "ViT-L14": Source("mini-ViT-L-14"),
@@ -137,8 +164,8 @@ PROFILES = {
     # authors, so there is no default for the data.
     "paper": Profile(
         "paper",
-        base=CLIP,
-        safe=CLIP,
+        base_model=CLIP,
+        safe_model=CLIP,
         safe_weights=SAFE_CLIP,
         data="",
         architectures={
@@ -165,9 +192,9 @@ def profile(name: str, **parts: str | os.PathLike | None) -> Profile:
     name : str
         "mini" or "paper".
     **parts : str
-        `base`, `base_weights`, `safe`, `safe_weights`, `data`, `zero_shot`, `judge`, `toxicity`, `architectures` or
-        `llavas`; each replaces the profile's own choice where it is not empty. A model of one's own does not inherit
-        the weights of the one that it replaces.
+        `base_model`, `base_weights`, `safe_model`, `safe_weights`, `data`, `zero_shot`, `judge`, `toxicity`,
+        `architectures` or `llavas`; each replaces the profile's own choice where it is not empty. A model of
+        one's own does not inherit the weights of the one that it replaces.
 
         `architectures` and `llavas` replace models of single rows of the paper's Tables 4 and 5, as in
         "CoCa=open_clip:coca_ViT-B-32|coca.safetensors; SigLIP=hf:google/siglip-base-patch16-224": row, name, and
@@ -181,13 +208,13 @@ def profile(name: str, **parts: str | os.PathLike | None) -> Profile:
     Examples
     --------
     >>> import uwmlib as uwm
-    >>> uwm.profile("mini").safe
+    >>> uwm.profile("mini").safe_model
     'mini-Safe-CLIP'
 
     A model of one's own comes without the weights that it replaces:
 
-    >>> mine = uwm.profile("paper", data="pairs.jsonl", safe="hf:my/clip")
-    >>> mine.safe, mine.safe_weights
+    >>> mine = uwm.profile("paper", data="p.jsonl", safe_model="hf:my/clip")
+    >>> mine.safe_model, mine.safe_weights
     ('hf:my/clip', '')
     """
     known(name, PROFILES, "profile")
@@ -196,9 +223,9 @@ def profile(name: str, **parts: str | os.PathLike | None) -> Profile:
         if not isinstance(parts[part], str | os.PathLike | None):
             raise UwmError(f"{part} is {parts[part]!r}: give text, which may be empty.")
     given: dict[str, Any] = {part: os.fspath(value) for part, value in parts.items() if value}
-    for model in ("base", "safe"):
+    for model in MODELS:
         if model in given:
-            given.setdefault(f"{model}_weights", "")
+            given.setdefault(model.replace("_model", "_weights"), "")
     for part in ROWS:
         if part in given:
             given[part] = _with_rows(getattr(PROFILES[name], part), given[part], part)
@@ -211,6 +238,29 @@ def profile(name: str, **parts: str | os.PathLike | None) -> Profile:
     if chosen.judge == "lexicon" and not chosen.lexicon:
         raise UwmError(f"The profile {name!r} has no words for the judge 'lexicon': choose another judge.")
     return chosen
+
+
+def profile_of(parameters: Mapping[str, Any]) -> Profile:
+    """Return the profile that the parameters of a chapter name, with the parts that they replace.
+
+    Parameters
+    ----------
+    parameters : mapping of str to value
+        As `uwmlib.checked_parameters` returns them: `profile`, and any parts of one (see `profile`) among others.
+
+    Raises
+    ------
+    UwmError
+        See `profile`.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> given = {"profile": "mini", "base_model": "mini-ViT-B-32", "tau": 0.02}
+    >>> uwm.profile_of(given).base_model
+    'mini-ViT-B-32'
+    """
+    return profile(parameters["profile"], **{part: parameters[part] for part in PARTS if part in parameters})
 
 
 def _with_rows(rows: Mapping[str, Source], text: str, part: str) -> dict[str, Source]:

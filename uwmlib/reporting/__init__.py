@@ -1,6 +1,6 @@
 """Results, reference checks, tables and figures."""
 
-from uwmlib.reporting.conclusion import conclude, record
+from uwmlib.reporting.conclusion import conclude, record, record_edits
 from uwmlib.reporting.data import describe_tuples
 from uwmlib.reporting.references import check_references, update_references
 from uwmlib.reporting.results import flatten, save_results
@@ -15,6 +15,7 @@ __all__ = [
     "flatten",
     "paper_beside_ours",
     "record",
+    "record_edits",
     "save_results",
     "update_references",
     "with_interval",

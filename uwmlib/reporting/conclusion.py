@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uwmlib.metrics import Score, measured
 from uwmlib.reporting.references import DEFAULT_TOLERANCE, check_references
 from uwmlib.reporting.results import flatten, save_results
+
+if TYPE_CHECKING:
+    from uwmlib.editing import WeightEdit
 
 #: Parameters of notebooks that say how or where to compute, and not what.
 WITHOUT_EFFECT = (
@@ -44,6 +47,34 @@ def record(
     return {
         row: {key: _saved(score) for key in keys if (score := measured(source, key)) is not None}
         for row, source in sources.items()
+    }
+
+
+def record_edits(edits: Mapping[str, WeightEdit]) -> dict[str, dict[str, float]]:
+    """Return how much edits change, in percent of the weights that were scored.
+
+    Parameters
+    ----------
+    edits : mapping of str to WeightEdit
+
+    Returns
+    -------
+    dict
+        Name of the edit -> encoder -> percent, in [0, 100]; an encoder that is left alone is left out.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from uwmlib.editing import Scaling, WeightEdit
+    >>> from uwmlib.reporting import record_edits
+    >>> where = {"shape": (2, 4), "encoder": "text", "base_hash": ""}
+    >>> one = Scaling(**where, indices=torch.tensor([3]), alpha=-1.0, candidates=8)
+    >>> record_edits({"UWM": WeightEdit({"w": one})})
+    {'UWM': {'text': 12.5}}
+    """
+    return {
+        name: {encoder: 100 * share for encoder, share in edit.share().items()}
+        for name, edit in edits.items()
     }
 
 
