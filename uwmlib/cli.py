@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import signal
@@ -432,6 +433,7 @@ def _stop_at(name: str) -> None:
 
     def stop(received: int, frame: Any) -> None:
         signal.signal(received, signal.SIG_DFL)
+        logging.disable()  # what asyncio says of tasks that died with the kernel would follow our last line
         raise Stopped(128 + received)
 
     if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
