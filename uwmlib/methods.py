@@ -16,6 +16,8 @@ from uwmlib.editing.saliency import VARIANTS
 from uwmlib.models.vlm import Vlm
 from uwmlib.tuples import Tuples
 
+__all__ = ["METHODS", "Method"]
+
 Kinds = str | Sequence[str] | None
 # What methods that score weights take besides variants.
 SCORED = ("text", "vision", "tau", "alpha", "rule")
@@ -36,6 +38,17 @@ class Method:
         "alpha", "rule" and "prior" (whether the scores of the text encoder are multiplied by |W|).
     variants : tuple of str
         The values of its option "variant"; empty where it has none.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> from uwmlib.methods import METHODS
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> tuples = uwm.load_tuples("mini-visu", split="train", n=8)
+    >>> METHODS["g-unsafe"].variants
+    ('released', 'paper')
+    >>> METHODS["g-unsafe"].edit(vlm, tuples, text=None).share()
+    {'vision': 0.0...}
     """
 
     about: str

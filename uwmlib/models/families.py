@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -70,6 +70,7 @@ class Family:
     library: str
     recognises: Callable[[nn.Module], bool]
     blocks: Mapping[str, Mapping[str, Layout]]
+    _: KW_ONLY
     heads: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     mask_rule: Callable[[nn.Module, Any], MaskRule] | None = None
     model_class: str = ""
@@ -249,16 +250,16 @@ FAMILIES: list[Family] = [
     _open_clip_family("siglip", recognises=_is_siglip, mask_rule=_mask_of_siglip),
     _open_clip_family("coca", recognises=_has_class_token, mask_rule=_mask_of_coca),
     Family(
-        "clip", "transformers", _typed("clip"), _BLOCKS_OF_TRANSFORMERS, _HEADS_OF_TRANSFORMERS,
-        _mask_of_typed_clip, model_class="CLIPModel",
+        "clip", "transformers", _typed("clip"), _BLOCKS_OF_TRANSFORMERS,
+        heads=_HEADS_OF_TRANSFORMERS, mask_rule=_mask_of_typed_clip, model_class="CLIPModel",
     ),
     Family(
-        "siglip", "transformers", _typed("siglip"), _BLOCKS_OF_TRANSFORMERS, _HEADS_OF_TRANSFORMERS,
-        _mask_of_siglip, model_class="SiglipModel", lowercase=True,
+        "siglip", "transformers", _typed("siglip"), _BLOCKS_OF_TRANSFORMERS,
+        heads=_HEADS_OF_TRANSFORMERS, mask_rule=_mask_of_siglip, model_class="SiglipModel", lowercase=True,
     ),
     Family(
-        "metaclip_2", "transformers", _typed("metaclip_2"), _BLOCKS_OF_TRANSFORMERS, _HEADS_OF_TRANSFORMERS,
-        _mask_of_metaclip_2, model_class="MetaClip2Model",
+        "metaclip_2", "transformers", _typed("metaclip_2"), _BLOCKS_OF_TRANSFORMERS,
+        heads=_HEADS_OF_TRANSFORMERS, mask_rule=_mask_of_metaclip_2, model_class="MetaClip2Model",
     ),
     Family(
         "llava", "transformers", _typed("llava"), _BLOCKS_OF_LLAVA,
