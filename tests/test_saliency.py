@@ -107,6 +107,17 @@ def test_one_loud_token_costs_no_digits(masked):
     assert torch.allclose(norm.double(), z.double().norm(dim=1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_spread_near_the_rounding_of_its_mean_keeps_its_digits(masked):
+    # As the first attention of mini-SigLIP shows: nearly the same value on every token.
+    z = 1 + 1e-6 * random_inputs(4, 36, 64)
+    keep = torch.arange(36) < torch.tensor([36, 20, 5, 2])[:, None] if masked else None
+    _, std = token_statistics(z, keep)
+    for row, tokens in enumerate(z.double()):
+        exact = (tokens if keep is None else tokens[keep[row]]).std(dim=0) + 1e-8
+        assert torch.allclose(std[row].double(), exact, rtol=1e-4, atol=0)
+
+
 def test_constant_features_have_no_spread_and_no_nan():
     # Most means are off by a rounding, and what is taken out of the variance may be more than was in it.
     level = random_inputs(1, 4, 1000)[0].unsqueeze(1)
