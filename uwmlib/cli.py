@@ -67,7 +67,9 @@ Model = Annotated[
     ),
 ]
 Weights = Annotated[str | None, typer.Option(help="File or pretrained tag; none for a mini model.")]
-TuplesName = Annotated[str, typer.Option("--tuples", help="mini-visu, or a manifest of your own (.jsonl).")]
+TuplesName = Annotated[
+    str, typer.Option("--tuples", help="mini-visu, or a manifest of your own (.jsonl or .csv).")
+]
 
 
 class Listed(StrEnum):
