@@ -201,8 +201,9 @@ def test_edit_and_evaluate_do_what_the_functions_do(own_pairs):
     import uwmlib
 
     common = ["mini-ViT-L-14", "--weights", "mini.safetensors", "--tuples", "pairs.jsonl"]
-    edited = uwm("edit", *common, "--tau", "0.3", "--n", "6", "--text", "none", cwd=own_pairs)
+    edited = uwm("edit", *common, "--tau", "0.3", "--text", "none", cwd=own_pairs)
     assert edited.returncode == 0, edited.stderr
+    assert "pairs.jsonl has 6 calibration tuples: all of them are used." in edited.stderr.splitlines()
     assert edited.stdout == "Result: edit.safetensors\n"
     measured = uwm("evaluate", *common, "--edit", "edit.safetensors", "--json", "out.json", cwd=own_pairs)
     assert measured.returncode == 0, measured.stderr

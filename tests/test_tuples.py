@@ -469,3 +469,9 @@ def test_a_page_says_how_many_tuples_were_both_calibrated_and_tested_on(folder):
     assert describe_tuples(test=mini[0], calibration=mini[1]) == "20 test tuples, 20 calibration tuples"
     both = describe_tuples(test=mini[0], calibration=mini[0][:7])
     assert both == "20 test tuples, 7 calibration tuples, of which 7 have the captions of test tuples"
+
+
+def test_what_is_printed_of_tuples_shows_no_caption():
+    tuples = tiny_tuples(3)
+    assert repr(tuples) == f"Tuples({tuples.name!r}, n=3, {len(set(tuples.concepts))} concepts)"
+    assert not any(text in repr(tuples) for text in [*tuples.safe_texts, *tuples.unsafe_texts])

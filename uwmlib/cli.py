@@ -252,7 +252,7 @@ def edit(
     ] = None,
     tuples: TuplesName = "mini-visu",
     weights: Weights = None,
-    n: Annotated[int, typer.Option(help="Calibration tuples.")] = 2000,
+    n: Annotated[int, typer.Option(help="Calibration tuples; at most what there are.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the calibration sample.")] = 0,
 ) -> None:
     """Score a model on calibration tuples, edit its unsafe weights and save the edit.
@@ -269,7 +269,9 @@ def edit(
     import uwmlib
     from uwmlib.methods import METHODS
 
-    calibration = uwmlib.load_tuples(tuples, split="train", n=n, seed=seed)
+    calibration = uwmlib.load_tuples(tuples, split="train", n=n, seed=seed, at_most=True)
+    if len(calibration) < n:
+        print(f"{tuples} has {len(calibration)} calibration tuples: all of them are used.", file=sys.stderr)
     target = check_output(output, inputs=[*inputs, *_images(calibration)])
     vlm = uwmlib.load_model(model, weights=weights)
     METHODS[method].edit(vlm, calibration, **options).save(target)

@@ -90,6 +90,10 @@ class Tuples:
             if flaw and (text or part != "concepts"):  # a tuple may belong to no concept
                 raise UwmError(f"{part}[{i}] of {self.name} has {flaw} ({text[:40]!r}): correct it.")
 
+    def __repr__(self) -> str:
+        # Without captions: they may be unsafe.
+        return f"Tuples({self.name!r}, n={len(self)}, {len(set(self.concepts))} concepts)"
+
     def __len__(self) -> int:
         return len(self.safe_texts)
 

@@ -90,6 +90,9 @@ class ZeroShotSet:
         if nameless:
             raise UwmError(f"Class {nameless[0]} of {self.name} has no name: name every class by its words.")
 
+    def __repr__(self) -> str:
+        return f"ZeroShotSet({self.name!r}, {len(self.images)} images of {len(self.classes)} classes)"
+
     @property
     def prompts(self) -> list[str]:
         """One prompt a class, in the order of the labels."""
