@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tiny_models import tiny_tuples
 
 from uwmlib.errors import UwmError
 from uwmlib.reporting import describe_tuples
