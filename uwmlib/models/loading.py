@@ -367,7 +367,11 @@ def _load_transformers(name: str, source: str, weights: str | None, *, dtype: to
     asked = {"name": name, "near": hint(source, HUB_NAMES, otherwise="")}
     config = load_part(transformers.AutoConfig, source, **asked)
     family = family_named(config.model_type, name=name)
-    model_class = getattr(transformers, family.model_class)
+    model_class = getattr(transformers, family.model_class or "-", None)
+    if model_class is None:
+        raise UwmError(
+            f"transformers has no class {family.model_class!r}: name that of the family {family.name} in model_class."
+        )
     if weights == "random" or (weights or "").endswith(".safetensors"):
         model = attempt(name, model_class, config)
         if weights != "random":
