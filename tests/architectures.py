@@ -101,7 +101,7 @@ def siglip_b_16() -> Vlm:
 
     tokenizer = word_tokenizer(64, start=[], end=[1], pad=1, vocabulary=32000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(open_clip, "get_tokenizer", lambda name: tokenizer)
+        patch.setattr(open_clip, "get_tokenizer", lambda name, **_: tokenizer)
         torch.manual_seed(0)
         vlm = load_model("open_clip:ViT-B-16-SigLIP", weights="random")
     vlm.model.visual.trunk.blocks = vlm.model.visual.trunk.blocks[:2]

@@ -123,3 +123,16 @@ def test_change_along_a_sweep_is_the_mean_of_the_items_lines():
 def test_a_sweep_without_a_direction_is_refused(points, sentence):
     with pytest.raises(UwmError, match=sentence):
         change_along([{"gs": point} for point in points], "gs")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"interval": (1, 2, 3)}, "its two limits"), ({"interval": 5}, "its two limits"),
+        ({"n": -1}, "number of items"),
+        ({"n": "3"}, "number of items"), ({"unit": "in seconds"}, "give a Unit"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_score_is_refused(wrong, words):
+    with pytest.raises(UwmError, match=words):
+        Score(1.0, **wrong)

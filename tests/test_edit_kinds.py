@@ -26,12 +26,14 @@ from uwmlib.editing import (
     Gates,
     Scaling,
     WeightEdit,
+    choose_weights,
     delta_edit,
     gate_edit,
     residual_shift_edit,
     score,
     shift_edit,
 )
+from uwmlib.editing.weight_edit import parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.models import open_clip_backend, transformers_backend
 from uwmlib.models.loading import load_weights
@@ -432,3 +434,119 @@ class TestOneProtocol:
         assert Delta(**right).n_weights == 4
         with pytest.raises(UwmError):
             Delta(**right | facts)
+
+
+# What an attacker, or a tired reader, would try
+
+
+def test_numbers_too_large_for_the_weights_are_refused_and_all_is_put_back():
+    vlm = tiny_clip()
+    before = vlm.weights_hash()
+    site = vlm.sites(vision="fc2")[0]
+    name, weight = site.parameter, vlm.weight(site)
+    facts = {"encoder": "vision", "shape": tuple(weight.shape), "base_hash": parameter_hash(vlm, name)}
+    for change in (
+        Scaling(indices=torch.arange(9), alpha=1e300, candidates=9, **facts),
+        Delta(delta=torch.full(weight.shape, 1e300, dtype=torch.float64), **facts),
+        Gates(factors=torch.full(weight.shape[1:], 1e300, dtype=torch.float64), **facts),
+    ):
+        last = delta_edit(vlm, "text", {"ln_final.bias": torch.ones(32)})
+        with (
+            pytest.raises(UwmError, match=f"weights of {name} too large for torch.float32"),
+            last.merged(WeightEdit({name: change})).applied(vlm),
+        ):
+            pass
+        assert vlm.weights_hash() == before
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_weights_of_eight_bits_are_not_edited(dtype):
+    vlm = tiny_clip()
+    rounded = vlm.model.ln_final.bias.detach().to(dtype)
+    vlm.model.ln_final.bias = torch.nn.Parameter(rounded, requires_grad=False)
+    edit = delta_edit(vlm, "text", {"ln_final.bias": torch.full((32,), 0.3)})
+    with pytest.raises(UwmError, match=r"ln_final.bias holds torch\.\w+8\w*, not"), edit.applied(vlm):
+        pass
+    with pytest.raises(UwmError, match="floating numbers of 16 bits or more"):
+        delta_edit(vlm, "text", {"ln_final.weight": torch.zeros(32).to(dtype)})
+
+
+def test_a_model_without_values_is_refused():
+    vlm = tiny_clip()
+    vlm.model.to("meta")
+    with pytest.raises(UwmError, match="ln_final.bias has no values"):
+        delta_edit(vlm, "text", {"ln_final.bias": torch.ones(32)})
+
+
+def test_a_model_that_is_converted_while_it_is_edited_is_not_believed_to_be_restored():
+    convert = {
+        "half": lambda vlm: vlm.model.half(),
+        "replaced": lambda vlm: setattr(vlm.model.ln_final, "bias", torch.nn.Parameter(torch.ones(32))),
+        "removed": lambda vlm: vlm.model.ln_final.register_parameter("bias", None),
+    }
+    for change in convert.values():
+        vlm = tiny_clip()
+        edit = delta_edit(vlm, "text", {"ln_final.bias": torch.ones(32)})
+        with pytest.raises(UwmError, match="moved or converted while it was edited"), edit.applied(vlm):
+            change(vlm)
+
+
+def test_an_edit_shares_no_memory_with_what_it_was_made_of(tmp_path):
+    vlm = tiny_clip()
+    site = vlm.sites(vision="fc2")[0]
+    delta, factors = torch.ones(32), torch.full((vlm.weight(site).shape[1],), 0.5)
+    edit = delta_edit(vlm, "text", dict.fromkeys(["ln_final.bias", "ln_final.weight"], delta))
+    gated = gate_edit(vlm, {site: factors})
+    delta += 5
+    factors += float("nan")
+    assert bool((edit.changes["ln_final.bias"].delta == 1).all())
+    assert bool((gated.changes[site.parameter].factors == 0.5).all())
+    edit.save(tmp_path / "e.safetensors")
+    # by hand two parameters may well have one tensor
+    shared = {name: dataclasses.replace(change, delta=delta) for name, change in edit.changes.items()}
+    WeightEdit(shared).save(tmp_path / "s.safetensors")
+    again = WeightEdit.load(tmp_path / "s.safetensors")
+    assert [change.delta.tolist() for change in again.changes.values()] == 2 * [[6.0] * 32]
+
+
+def test_what_makes_no_edit_is_one_sentence_at_once(tmp_path):
+    vlm = tiny_clip()
+    bias = {"ln_final.bias": torch.ones(32)}
+    site = vlm.sites(vision="fc2")[0]
+    make = partial(delta_edit, vlm, "text")
+
+    def unasked(site):
+        raise AssertionError("scored before the check")
+
+    chosen = partial(choose_weights, vlm, tau=0.1, alpha=0, rule="fixed")
+    language = dataclasses.replace(site, encoder="language")
+    for call, words in (
+        (lambda: make({}), "nothing to add"), (lambda: make(None), "nothing to add"),
+        (lambda: make(bias, rows=[1]), "nothing to add"), (lambda: gate_edit(vlm, {}), "nothing to gate"),
+        (lambda: gate_edit(vlm, [site]), "nothing to gate"),
+        (lambda: gate_edit(vlm, {"vision.0.fc2": torch.ones(1)}), "give a list of sites"),
+        (lambda: make(bias, description={"tau": torch.ones(1)}), "JSON cannot hold"),
+        (lambda: make(bias, description={1: 0, "a": 0}), "JSON cannot hold"),
+        (lambda: make(bias, description="abc"), "description of an edit is 'abc'"),
+        (lambda: WeightEdit({}, None), "description of an edit is None"),
+        (lambda: WeightEdit({5: make(bias).changes["ln_final.bias"]}), "one change for each parameter name"),
+        (lambda: make(bias).save(None), "path of a file is None"), (lambda: make(bias).save("a\0b"), "without NUL"),
+        (lambda: make(bias).export(vlm, 5), "path of a file is 5"),
+        (lambda: chosen(["vision.0.fc2"], unasked, base_hashes={}), "give a list of sites"),
+        (lambda: chosen([site], unasked, base_hashes=None), "no base hashes"),
+        (lambda: chosen([site, language], unasked, base_hashes={}), "language.0.fc2 is in neither encoder"),
+        (lambda: chosen([site], unasked, base_hashes={}, description={"x": {1}}), "JSON cannot hold"),
+        (lambda: choose_weights("mini", [site], unasked, base_hashes={}, tau=0.1, alpha=0, rule="fixed"), "load_model"),
+    ):  # fmt: skip
+        with pytest.raises(UwmError, match=words):
+            call()
+
+
+def test_shapes_beyond_any_memory_and_rows_of_a_number_are_refused():
+    facts = {"encoder": "text", "base_hash": ""}
+    one = torch.tensor([0])
+    with pytest.raises(UwmError, match="shape of an edited parameter") as error:
+        Scaling(shape=(10**4000, 10**4000), indices=one, alpha=0.0, candidates=0, **facts)
+    assert len(str(error.value)) < 300
+    with pytest.raises(UwmError, match="one number has no rows"):
+        Delta(shape=(), delta=torch.zeros(0), rows=one[:0], **facts)

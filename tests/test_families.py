@@ -175,3 +175,21 @@ def test_families_are_found_by_the_type_of_their_configuration():
         families.family_named("siglip2", name="hf:x")
     with pytest.raises(UwmError, match="hf:x is of type 'bert': take a model of type clip, siglip, "):
         families.family_named("bert", name="hf:x")
+
+
+@pytest.mark.parametrize(
+    "family", [None, "clip", Family, Family(5, "mine", bool, {}), Family("x", "mine", None, {})]
+)
+def test_what_is_no_family_is_refused(family):
+    held = list(FAMILIES)
+    with pytest.raises(UwmError, match="no family of models"):
+        register(family)
+    assert held == FAMILIES
+
+
+def test_a_family_without_its_class_in_transformers_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(families, "FAMILIES", list(FAMILIES))
+    register(Family("bert", "transformers", lambda model: False, {}, model_class="NoSuch"))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UwmError, match="no class 'NoSuch': name that of the family bert"):
+        uwm.load_model(f"hf:{tmp_path}", weights="random")

@@ -277,10 +277,13 @@ def test_gradients_of_log_prob_reach_language_and_tower(llava, tuples):
     ("captions", "message"),
     [
         (CAPTIONS[:2], "3 images and 2 captions"),
-        (["a", "b", " "], "Caption 2 has no token"),
+        (["a", "b", " "], "Caption 2 has no visible character"),
         (["a", "the <image> of a ring", "b"], "Caption 1 stands for an image"),
         ("a red ring", "non-empty list of strings"),
         (["a", None, "b"], "Text 1 must be a string"),
+        (["a", "b", "\ud800"], "Caption 2 has half a surrogate pair"),
+        (["a", "b\0", "c"], "Caption 1 has a NUL"),
+        (["a", "b", "a red ring " * 5000], "and mini-LLaVA reads [0-9]+: shorten the caption"),
     ],
 )
 def test_captions_that_have_no_probability(llava, tuples, captions, message):
@@ -288,6 +291,22 @@ def test_captions_that_have_no_probability(llava, tuples, captions, message):
         llava.log_prob(tuples.safe_images[:3], captions)
     with pytest.raises(uwm.UwmError, match="batch_size"):
         llava.log_prob(tuples.safe_images[:3], CAPTIONS, batch_size=0)
+
+
+@pytest.mark.parametrize("question", [None, 5, "a\0b", " ", "what is <image>?"])
+def test_questions_that_are_no_text_alone(llava, tuples, question):
+    for ask in (llava.caption, lambda images, **options: llava.log_prob(images, CAPTIONS[:2], **options)):
+        with pytest.raises(uwm.UwmError, match="The question .* give it text alone"):
+            ask(tuples.safe_images[:2], question=question)
+
+
+def test_captions_of_nothing_or_of_no_length_are_refused(llava, tuples):
+    for images in (None, tuples.safe_images[:0], []):
+        with pytest.raises(uwm.UwmError, match="give at least one"):
+            llava.caption(images)
+    for most in (0, -1, "3", None, 1.5):
+        with pytest.raises(uwm.UwmError, match="max_new_tokens"):
+            llava.caption(tuples.safe_images[:1], max_new_tokens=most)
 
 
 # Sites of the language model

@@ -121,6 +121,38 @@ def test_of_the_hub_no_pickle_is_read(folder, hub, tmp_path):
     load_model("hf-hub:someone/clip", weights="random")
 
 
+@pytest.mark.parametrize("place", ["local-dir", "hf-hub"])
+@pytest.mark.parametrize("part", ["tokenizer", "encoder"])
+def test_code_that_a_configuration_of_open_clip_asks_for_is_never_run(
+    folder, hub, tmp_path, monkeypatch, part, place
+):
+    evil, mark = tmp_path / "evil", tmp_path / "was run"
+    evil.mkdir()
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"] |= {
+        "tokenizer": {"hf_tokenizer_name": str(evil), "tokenizer_kwargs": {"trust_remote_code": True}},
+        "encoder": {"hf_model_name": str(evil), "hf_proj_type": "mlp"},
+    }[part]
+    (evil / "open_clip_config.json").write_text(json.dumps(config))
+    code = {"AutoTokenizer": ["code.Made", None], "AutoConfig": "code.Made"}
+    (evil / "tokenizer_config.json").write_text(json.dumps({"auto_map": code, "tokenizer_class": "Made"}))
+    (evil / "config.json").write_text(json.dumps({"model_type": "unheard-of", "auto_map": code}))
+    (evil / "code.py").write_text(f"open({str(mark)!r}, 'w')\nclass Made: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # nor is anyone asked
+    if place == "hf-hub":
+        hub("someone/evil", evil)
+    with pytest.raises(UwmError, match="code of its own, which is never run"):
+        load_model(f"local-dir:{evil}" if place == "local-dir" else "hf-hub:someone/evil", weights="random")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("config", ["", "[]", "{}", '{"model_cfg": 3}', '{"model_cfg": {"text_cfg": []}}'])
+def test_a_configuration_that_describes_no_model(tmp_path, config):
+    (tmp_path / "open_clip_config.json").write_text(config)
+    with pytest.raises(UwmError, match="open_clip_config.json describes no model"):
+        load_model(f"local-dir:{tmp_path}", weights="random")
+
+
 @pytest.mark.parametrize(
     "name", ["hf-hub:", "hf-hub:a b", "hf-hub:nobody/nothing", "local-dir:", "local-dir:/no"]
 )

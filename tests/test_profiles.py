@@ -198,3 +198,9 @@ def test_accuracy_on_ones_own_files_is_that_of_the_same_pictures_as_an_array(tmp
 def test_one_class_is_always_right_and_chance_says_so(tmp_path):
     data = manifest_set("x", write_set(tmp_path, "x", ["owl", "owl"]), template="a {}.")
     assert data.chance == 100
+
+
+@pytest.mark.parametrize("parameters", [None, [], {}, {"tau": 0.02}])
+def test_parameters_that_name_no_profile_are_refused(parameters):
+    with pytest.raises(uwm.UwmError, match="in which 'profile' is named"):
+        uwm.profile_of(parameters)

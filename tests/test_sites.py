@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -313,14 +315,16 @@ def test_sequence_first_transformers_take_batch_first_replacements():
 def test_replacements_that_do_not_fit_are_refused():
     vlm = small_open_clip()
     for found, words in (
-        (torch.zeros(2, 12, 47), r"torch.float32 \[2, 12, 47\] for text.0.out"), (0, "0 for text.0.out"),
-        (torch.zeros(2, 12, 48).double(), "torch.float64"),
+        (torch.zeros(2, 12, 47), r"torch.float32 \[2, 12, 47\] on cpu for text.0.out"), (0, "0 for text.0.out"),
+        (torch.zeros(2, 12, 48).double(), "torch.float64"), (np.zeros((40, 40)), r"array\(\[\[0., 0"),
+        (torch.zeros(2, 12, 48, device="meta"), "on meta"), (torch.zeros(2, 12, 48).to_sparse(), "sparse"),
     ):  # fmt: skip
         with (
-            pytest.raises(UwmError, match=words),
+            pytest.raises(UwmError, match=words) as error,
             vlm.capture(vlm.sites(text="out"), lambda s, z, f=found: f),
         ):
             encode(vlm, "text")
+        assert "\n" not in str(error.value)
         assert restored(vlm)
     custom = ARCHITECTURES["custom-blocks"]()
     with (
@@ -561,6 +565,20 @@ def test_a_site_of_another_model_is_refused():
         ours.capture(theirs.sites(text="out"), ignore),
     ):
         encode(ours, "text")
+
+
+def test_what_is_no_list_of_sites_or_no_observer_is_refused():
+    vlm = small_open_clip()
+    site = vlm.sites(text="out")[0]
+    for sites, words in (
+        (["text.0.out"], "give a list of sites"), (site, "give a list of sites"), (None, "give a list of sites"),
+        ([replace(site, parameter="logit_scale")], "no matrix"), ([replace(site, rows=(0, 999))], "no matrix"),
+    ):  # fmt: skip
+        with pytest.raises(UwmError, match=words), vlm.capture(sites, ignore):
+            encode(vlm, "text")
+    with pytest.raises(UwmError, match="observer is 5"), vlm.capture([site], 5):
+        encode(vlm, "text")
+    assert restored(vlm)
 
 
 def test_a_copied_model_is_captured_on_its_own():

@@ -261,6 +261,70 @@ def test_exploding_loss_is_reported(tmp_path):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda model: model.weight.sum() * float("nan"), "The loss is nan at step 0"),
+        (lambda model: (0 * model.weight).abs().sqrt().sum(), "The gradient is not finite at step 0"),
+        (lambda model: model.weight, r"is torch.float32 \[2, 3\]: give one number"),
+        (lambda model: torch.tensor(1.0), "without a gradient"), (lambda model: 1.0, "is 1.0: give one number"),
+        (lambda model: None, "is None"), (lambda model: 1j * model.weight.sum(), "is torch.complex64"),
+    ],
+)  # fmt: skip
+def test_a_loss_that_cannot_be_followed_leaves_the_weights_as_they_were(loss, words):
+    model, _ = quadratic()
+    before = model.weight.tolist()
+    with pytest.raises(UwmError, match=words):  # also in the last step, behind which no loss would tell
+        optimise(model, lambda step: loss(model), steps=1, learning_rate=0.1, progress=False)
+    assert model.weight.tolist() == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"weight_decay": -1}, "weight_decay"), ({"weight_decay": "a"}, "weight_decay"),
+        ({"trained": None}, "trained is None"), ({"trained": [5]}, r"trained is \[5\]"),
+        ({"references": torch.nn.Linear(1, 1)}, "give a list of models"), ({"references": ["x"]}, "A reference is 'x'"),
+        ({"recipe": "abc"}, "recipe is 'abc'"), ({"recipe": {"a": {1}}}, "JSON cannot hold the recipe"),
+        ({"recipe": {"a": float("nan")}}, "JSON cannot hold the recipe"),
+        ({"checkpoint": "."}, "folder"), ({"checkpoint": "a\0b"}, "NUL"), ({"checkpoint": 5}, "path of a file is 5"),
+        ({"checkpoint": __file__ + "/x.safetensors"}, "cannot be written"),
+    ],
+)  # fmt: skip
+def test_what_would_fail_late_is_refused_before_the_first_step(wrong, words):
+    def unasked(step):
+        raise AssertionError("a step was taken")
+
+    with pytest.raises(UwmError, match=words):
+        optimise(torch.nn.Linear(1, 1), unasked, **{"steps": 1, "learning_rate": 0.1} | wrong)
+    for model, loss_at in ((None, unasked), (torch.nn.Linear(1, 1), 5)):
+        with pytest.raises(UwmError, match="give a"):
+            optimise(model, loss_at, steps=1, learning_rate=0.1)
+
+
+def test_a_checkpoint_is_known_again_by_its_own_recipe_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(optimisation, "CHECKPOINT_EVERY", 5)
+    place = tmp_path / "c.safetensors"
+
+    def begin(stop_at=None, **changed):
+        model, loss = quadratic()
+
+        def loss_at(step):
+            if step == stop_at:
+                raise KeyboardInterrupt
+            return loss(step)
+
+        options = {"steps": 12, "learning_rate": 0.1, "recipe": {"betas": (0.9, 0.99)}} | changed
+        return optimise(model, loss_at, progress=False, checkpoint=place, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        begin(stop_at=8)
+    for changed in ({"steps": 20}, {"learning_rate": 0.2}, {"weight_decay": 0.1}, {"recipe": {}}):
+        with pytest.raises(UwmError, match="belongs to another recipe"):
+            begin(**changed)
+    assert [point["step"] for point in begin()] == [12]
+
+
 def test_eight_losses_vanish_or_not_by_their_definition():
     eye = torch.eye(4)
     same = {"safe_text": eye, "unsafe_text": eye, "safe_image": eye, "unsafe_image": eye}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from uwmlib import cli
 from uwmlib.errors import UwmError
 from uwmlib.tuples import load_tuples, validate
 
@@ -63,8 +64,8 @@ def test_every_problem_is_named_once_with_its_row(write, tmp_path):
         "Row 4 of {} has no split but other rows have one",
         "Row 6 of {} repeats row 5",
         "concept in row 7 of {} is 7: give text",
-        "Row 7 of {} has one image for both sides (s2.png)",
-        "Row 7 of {} has one caption for both sides (safe 2)",
+        "Row 7 of {} has one image for both sides ('s2.png')",
+        "Row 7 of {} has one caption for both sides ('safe 2')",
         "Row 8 of {} is no object",
         "unsafe_text in row 9 of {} has half a surrogate pair",
     ]
@@ -125,3 +126,26 @@ def test_what_is_no_table_at_all_is_refused(tmp_path, content, words):
         (tmp_path / "pairs.jsonl").write_bytes(content)
     with pytest.raises(UwmError, match=words):
         validate(tmp_path / "pairs.jsonl")
+
+
+@pytest.mark.parametrize("split", [5, True, ["a"], {"b": 1}])
+def test_a_split_that_is_no_text_is_named_beside_others(write, split):
+    problems = validate(write(pair(0, split=split), pair(1))).problems
+    assert any("split in row 1 of" in problem and "give text" in problem for problem in problems)
+
+
+def test_no_line_ends_within_a_problem_and_no_colours_reach_the_terminal(write, capsys, monkeypatch):
+    name = "a\n\x1b[31mb.png"
+    row = pair(0, safe_image=name, unsafe_image=name, safe_text="one\ntext", unsafe_text="one\ntext")
+    path = write(row, name="line\nend.jsonl")
+    found = validate(path)
+    monkeypatch.setattr("sys.argv", ["uwm", "validate", str(path)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert stop.value.code == 1 and len(lines) == len(found.problems) + 1
+    assert all(line.isprintable() for line in lines)
+    monkeypatch.setattr("sys.argv", ["uwm", "validate", f"{path}\n.csv"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -27,7 +27,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from uwmlib import listing, runner
-from uwmlib.errors import UwmError
+from uwmlib.errors import UwmError, printable
 from uwmlib.manifests import PACKAGE, manifests_dir
 from uwmlib.options import known
 from uwmlib.outputs import check_output
@@ -181,7 +181,7 @@ def validate(
 
     found = validate_manifest(manifest, progress=True)
     for problem in found.problems:
-        print(problem)
+        print(printable(problem))
     if found.problems:
         print(f"{len(found.problems)} problems in {found.rows} rows.")
         raise typer.Exit(1)
@@ -191,7 +191,7 @@ def validate(
         for concept, n in concepts.items()
     ]
     print(_as_table(held))
-    print(f"{manifest}: {found.rows} tuples, no problem.")
+    print(f"{printable(manifest)}: {found.rows} tuples, no problem.")
     for note, n in found.notes.items():
         print(f"Note: {n} images have {note}.")
 
@@ -453,5 +453,6 @@ def _end_bars() -> None:
 
 def _fail(error: Exception | str, *, code: int) -> None:
     _end_bars()
-    print(f"uwm: {error}", file=sys.stderr)
+    text = printable(error) if isinstance(error, UwmError) else error
+    print(f"uwm: {text}", file=sys.stderr)
     sys.exit(code)

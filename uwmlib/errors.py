@@ -16,6 +16,18 @@ class UwmError(ValueError):
     """
 
 
+def printable(text: object) -> str:
+    """Return text whose control characters, such as a line end in the name of a file, are written out.
+
+    Examples
+    --------
+    >>> from uwmlib.errors import printable
+    >>> print(printable("a\\nb"))
+    a\\nb
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
 def in_one_line(error: Exception) -> str:
     """Return what another library's error says, for the brackets of a sentence; its class where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from uwmlib.errors import UwmError
+from uwmlib.options import shown
 
 _HEADER = "uwmlib"
 _ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
@@ -37,6 +38,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         If something that is no regular file stands there (a folder, a device), a file that may not be written, or
         if writing fails, by whatever library: no such place, no permission, no space left.
     """
+    require_path(path)
     with _as_uwm_error(path):
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
@@ -55,8 +57,15 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def require_path(path: object) -> None:
+    """Raise UwmError for what no system takes as the path of a file."""
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+        raise UwmError(f"The path of a file is {shown(path)}: give text without NUL, or a Path.")
+
+
 def require_writable(path: str | os.PathLike) -> None:
     """Raise UwmError unless a file could be written at `path`: to be asked before a long computation."""
+    require_path(path)
     with _as_uwm_error(path):
         _temporary_beside(Path(os.path.realpath(path))).unlink()
 
@@ -100,6 +109,8 @@ def sha256_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     """Return one SHA-256 over names, dtypes, shapes and bytes of `tensors`, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
+        if tensors[name].is_meta:
+            raise UwmError(f"{name or 'A tensor'} has no values (device 'meta'): load the weights first.")
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         # Zero-size and bfloat16 tensors have no direct numpy form; a byte view serves every dtype.
@@ -122,7 +133,13 @@ def save_tensors(
     metadata : mapping
         JSON-able facts stored in the header.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain: dict[str, torch.Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        plain[name] = own.clone() if place in places else own  # safetensors takes no memory twice
+        places.add(place)
     facts = {"kind": kind, "metadata": dict(metadata)}
     header = json.dumps(facts | {"sha256": _content_hash(plain, facts)}, sort_keys=True)
     with atomic_path(path) as temporary:

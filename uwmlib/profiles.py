@@ -10,7 +10,7 @@ from typing import Any
 from uwmlib.errors import UwmError
 from uwmlib.mini.vocabulary import HAZARDS, words
 from uwmlib.models import Vlm, load_model
-from uwmlib.options import known
+from uwmlib.options import known, shown
 from uwmlib.tuples import Tuples, load_tuples
 from uwmlib.zero_shot import DRAWN, ZeroShotSet, load_zero_shot, not_at_hand, zero_shot_set
 
@@ -260,6 +260,8 @@ def profile_of(parameters: Mapping[str, Any]) -> Profile:
     >>> uwm.profile_of(given).base_model
     'mini-ViT-B-32'
     """
+    if not isinstance(parameters, Mapping) or "profile" not in parameters:
+        raise UwmError(f"The parameters are {shown(parameters)}: give a dict in which 'profile' is named.")
     return profile(parameters["profile"], **{part: parameters[part] for part in PARTS if part in parameters})
 
 

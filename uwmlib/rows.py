@@ -141,7 +141,7 @@ def rows_of_split(rows: Sequence[dict[str, str]], split: str, path: str | os.Pat
 
 def split_problems(rows: Sequence[dict[str, str]], path: str | os.PathLike) -> Iterator[tuple[int, UwmError]]:
     """Yield the position of each row that lacks its split, and an error; position 0 for two spellings of one split."""
-    known = sorted({row["split"] for row in rows if "split" in row})
+    known = sorted({str(row["split"]) for row in rows if "split" in row})
     for i, row in enumerate(rows):
         if known and "split" not in row:
             wrong = f"Row {i + 1} of {path} has no split but other rows have one: give each row its split."

@@ -12,8 +12,11 @@ from typing import Any
 import torch
 
 from uwmlib.errors import UwmError
-from uwmlib.options import ENCODERS, is_whole, known, number, whole_number
+from uwmlib.metrics.tensors import as_tensor
+from uwmlib.options import ENCODERS, is_whole, known, number, shown, whole_number
 
+# Those of 8 bits can neither be added nor multiplied.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EDITED = (*ENCODERS, "language")  #: what has weights to edit; "language" is the language model of a LLaVA
 
 
@@ -59,9 +62,10 @@ class Change(ABC):
         known(self.encoder, EDITED, "encoder for an edit,")
         if not isinstance(self.base_hash, str):
             raise UwmError(f"base_hash is {self.base_hash!r}: give the parameter_hash of the parameter.")
-        if not isinstance(self.shape, tuple) or not all(is_whole(side) and side > 0 for side in self.shape):
+        sides = isinstance(self.shape, tuple) and all(is_whole(side) and side > 0 for side in self.shape)
+        if not sides or self.numel >= 2**63:
             raise UwmError(
-                f"The shape of an edited parameter is {self.shape!r}: give a tuple of whole numbers."
+                f"The shape of an edited parameter is {shown(self.shape)}: give a tuple of whole numbers."
             )
 
     @property
@@ -197,7 +201,9 @@ class Delta(Change):
         super().__post_init__()
         wanted = self.shape
         if self.rows is not None:
-            check_ascending(self.rows, self.shape[0] if self.shape else 0, "rows")
+            if not self.shape:
+                raise UwmError("A parameter that is one number has no rows to add to: leave them out.")
+            check_ascending(self.rows, self.shape[0], "rows")
             wanted = (len(self.rows), *self.shape[1:])
         check_floats(self.delta, wanted, "The delta")
 
@@ -310,6 +316,11 @@ def check_alpha(alpha: float, what: str = "alpha") -> None:
         raise UwmError(f"{what} is {alpha}: give a finite number, such as -1.")
 
 
+def own(what: str, values: Any) -> torch.Tensor:
+    """Return the values as a tensor on the CPU that shares no memory: what the caller does next changes no edit."""
+    return as_tensor(what, values).cpu().clone()
+
+
 def check_ascending(indices: Any, size: int, what: str) -> None:
     """Raise UwmError unless `indices` is a LongTensor [k], strictly ascending within 0 to size - 1."""
     if not isinstance(indices, torch.Tensor) or indices.dtype != torch.long or indices.ndim != 1:
@@ -323,8 +334,10 @@ def check_ascending(indices: Any, size: int, what: str) -> None:
 
 def check_floats(tensor: Any, shape: Sequence[int], what: str) -> None:
     """Raise UwmError unless `tensor` holds finite floating numbers of this shape."""
-    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-        raise UwmError(f"{what} must be a tensor of floating numbers: give one of shape {list(shape)}.")
+    if not isinstance(tensor, torch.Tensor) or tensor.dtype not in FLOATS:
+        raise UwmError(
+            f"{what} must be a tensor of floating numbers of 16 bits or more: give one of shape {list(shape)}."
+        )
     if tuple(tensor.shape) != tuple(shape):
         raise UwmError(f"{what} has shape {list(tensor.shape)} where {list(shape)} is edited: give that one.")
     if not torch.isfinite(tensor).all():

@@ -9,12 +9,12 @@ import torch
 
 from uwmlib.editing.changes import Scaling, check_alpha
 from uwmlib.editing.selection import RULES, check_tau, select
-from uwmlib.editing.weight_edit import WeightEdit, require_base
+from uwmlib.editing.weight_edit import WeightEdit, as_facts, require_base
 from uwmlib.errors import UwmError
 from uwmlib.metrics.tensors import as_tensor
-from uwmlib.models.sites import KINDS, Site
-from uwmlib.models.vlm import Vlm
-from uwmlib.options import as_list, known, numbers, per_encoder
+from uwmlib.models.sites import KINDS, Site, require_sites
+from uwmlib.models.vlm import Vlm, require_vlm
+from uwmlib.options import ENCODERS, as_list, known, numbers, per_encoder
 
 
 def choose_weights(
@@ -75,6 +75,12 @@ def choose_weights(
     10.0%
     """
     tau_of, alpha_of, rule_of = _checked(tau, alpha, rule)
+    require_vlm(vlm)
+    facts = as_facts(description or {})
+    if not isinstance(base_hashes, Mapping):
+        raise UwmError(
+            "There are no base hashes: give the parameter_hash of each scored parameter by its name."
+        )
     chosen = choose_sites(sites, text=text, vision=vision)
     for site in chosen:
         if site.parameter not in base_hashes:
@@ -97,13 +103,13 @@ def choose_weights(
             alpha=float(alpha_of[site.encoder]),
             candidates=score.numel(),
         )
-    facts = {
+    facts |= {
         "model": vlm.name,
         "sites": [site.name for site in chosen],
         "tau": numbers(tau, "tau"),
         "rule": rule,
     }
-    return WeightEdit(changes, dict(description or {}) | facts)
+    return WeightEdit(changes, facts)
 
 
 def choose_sites(
@@ -120,8 +126,13 @@ def choose_sites(
     Raises
     ------
     UwmError
-        If a kind is not among the sites, or no site is left.
+        If a kind is not among the sites, no site is left, or one is of a language model.
     """
+    sites = require_sites(sites)
+    if other := next((site for site in sites if site.encoder not in ENCODERS), None):
+        raise UwmError(
+            f"{other.name} is in neither encoder: select there yourself, and use gate_edit or delta_edit."
+        )
     chosen = []
     for encoder, wanted in (("text", text), ("vision", vision)):
         of_encoder = [site for site in sites if site.encoder == encoder]

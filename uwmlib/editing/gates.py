@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from uwmlib.editing.changes import Gates, about
-from uwmlib.editing.weight_edit import WeightEdit, parameter_hash
+from uwmlib.editing.changes import Gates, about, own
+from uwmlib.editing.weight_edit import WeightEdit, as_facts, parameter_hash
 from uwmlib.errors import UwmError
-from uwmlib.metrics.tensors import as_tensor
 from uwmlib.models.sites import Site
 from uwmlib.models.vlm import Vlm, require_vlm
 
@@ -38,7 +37,8 @@ def gate_edit(
     Raises
     ------
     UwmError
-        For a site of another model, factors that do not fit or are not finite, or a parameter that is gated twice.
+        For no gates at all, a site of another model, factors that do not fit or are not finite, a parameter that is
+        gated twice, or a description that JSON cannot hold.
 
     Examples
     --------
@@ -55,6 +55,9 @@ def gate_edit(
     {'vision': 0.5}
     """
     require_vlm(vlm)
+    given = as_facts(description or {})
+    if not isinstance(gates, Mapping) or not gates:
+        raise UwmError("There is nothing to gate: give the gates of each site, as {site: gates}.")
     changes: dict[str, Gates] = {}
     for site, factors in gates.items():
         vlm.weight(site)  # raises for another model's
@@ -65,8 +68,8 @@ def gate_edit(
                 encoder=site.encoder,
                 base_hash=parameter_hash(vlm, site.parameter),
                 shape=tuple(vlm.model.get_parameter(site.parameter).shape),
-                factors=as_tensor("The gates", factors).cpu(),
+                factors=own("The gates", factors),
                 rows=site.rows,
             )
     facts = {"model": vlm.name, "sites": [site.name for site in gates]}
-    return WeightEdit(changes, facts | dict(description or {}))
+    return WeightEdit(changes, facts | given)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from uwmlib.editing.changes import Delta, about, check_floats
-from uwmlib.editing.weight_edit import WeightEdit, parameter_hash
+from uwmlib.editing.changes import Delta, about, check_floats, own
+from uwmlib.editing.weight_edit import WeightEdit, as_facts, parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.metrics.tensors import as_tensor
 from uwmlib.models.heads import find_head
@@ -52,7 +52,8 @@ def delta_edit(
     Raises
     ------
     UwmError
-        For a parameter that the model lacks, or a delta that does not fit or is not finite.
+        For no delta at all, a parameter that the model lacks, a delta that does not fit or is not finite, or a
+        description that JSON cannot hold.
 
     Examples
     --------
@@ -70,6 +71,9 @@ def delta_edit(
     True
     """
     require_vlm(vlm)
+    facts = {"model": vlm.name} | as_facts(description or {})
+    if not isinstance(deltas, Mapping) or not deltas or not isinstance(rows, Mapping | None):
+        raise UwmError("There is nothing to add: give deltas, and rows if any, by the names of parameters.")
     present = dict(vlm.model.named_parameters())
     for name in [*deltas, *(rows or {})]:
         known(name, present if name in deltas else deltas, f"parameter of {vlm.name} to add to,")
@@ -80,10 +84,10 @@ def delta_edit(
                 encoder=encoder,
                 base_hash=parameter_hash(vlm, name),
                 shape=tuple(present[name].shape),
-                delta=as_tensor("The delta", delta).cpu(),
-                rows=as_tensor("The row numbers", rows[name]).cpu() if rows and name in rows else None,
+                delta=own("The delta", delta),
+                rows=own("The row numbers", rows[name]) if rows and name in rows else None,
             )
-    return WeightEdit(changes, {"model": vlm.name} | dict(description or {}))
+    return WeightEdit(changes, facts)
 
 
 def shift_edit(vlm: Vlm, encoder: str, shift: torch.Tensor) -> WeightEdit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +12,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from uwmlib.editing.changes import KINDS, Change, about
-from uwmlib.errors import UwmError
+from uwmlib.editing.changes import FLOATS, KINDS, Change, about
+from uwmlib.errors import UwmError, in_one_line
 from uwmlib.files import atomic_path, load_tensors, require_facts, save_tensors, sha256_of_tensors
 from uwmlib.models.vlm import Vlm, require_vlm
-from uwmlib.options import known
+from uwmlib.options import known, shown
 
 FORMAT_VERSION = 2
 
@@ -39,7 +40,7 @@ class WeightEdit:
     Raises
     ------
     UwmError
-        If `changes` is not such a mapping.
+        If `changes` is not such a mapping, or JSON cannot hold `description`.
 
     Examples
     --------
@@ -59,9 +60,10 @@ class WeightEdit:
     description: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        mapping = isinstance(self.changes, Mapping)
-        if not mapping or not all(isinstance(change, Change) for change in self.changes.values()):
+        pairs = self.changes.items() if isinstance(self.changes, Mapping) else [(None, None)]
+        if not all(isinstance(name, str) and isinstance(change, Change) for name, change in pairs):
             raise UwmError("An edit needs one change for each parameter name: give Scaling, Delta or Gates.")
+        as_facts(self.description)
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{encoder} {share:.2%}" for encoder, share in self.share().items())
@@ -102,7 +104,9 @@ class WeightEdit:
         Raises
         ------
         UwmError
-            Before anything is changed, if a parameter is missing or not, bit for bit, the one the edit is for.
+            Before anything is changed, if a parameter is missing or not, bit for bit, the one the edit is for. Else
+            with all put back, if a weight would be too large for its number type. At the end, if the model was moved
+            or converted inside the block, which leaves it edited.
         """
         self._check_base(vlm)
         originals: list[tuple[torch.Tensor, Any, torch.Tensor]] = []
@@ -112,11 +116,22 @@ class WeightEdit:
                 at = change.where(weight.device)
                 before = weight[at].clone()
                 originals.append((weight, at, before))
-                weight[at] = change.after(before)
+                after = change.after(before)
+                if not torch.isfinite(after).all():
+                    raise UwmError(
+                        f"The edit makes weights of {name} too large for {weight.dtype}: make it with smaller numbers."
+                    )
+                weight[at] = after
             yield vlm
         finally:
             for weight, at, before in originals:
                 weight[at] = before
+        present = dict(vlm.model.named_parameters())
+        for name, (weight, _, _) in zip(self.changes, originals, strict=True):
+            if name not in present or present[name].data_ptr() != weight.data_ptr():
+                raise UwmError(
+                    f"{vlm.name} was moved or converted while it was edited and stays so ({name}): load it again."
+                )
 
     def merged(self, other: WeightEdit) -> WeightEdit:
         """Return one edit that does what this and `other` do, whatever the kinds of their changes.
@@ -203,7 +218,24 @@ class WeightEdit:
                     f"{vlm.name} has no parameter {name} of shape {list(change.shape)}: "
                     f"this edit is for another model."
                 )
+            if present[name].dtype not in FLOATS:
+                raise UwmError(
+                    f"{name} holds {present[name].dtype}, not floating numbers of 16 bits or more: load it as such."
+                )
             require_base(vlm, name, change.base_hash)
+
+
+def as_facts(description: Any) -> dict[str, Any]:
+    """Return the description of an edit as a dict; UwmError for what JSON cannot hold."""
+    try:
+        if isinstance(description, Mapping):
+            json.dumps(dict(description), sort_keys=True)
+            return dict(description)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UwmError(
+            f"JSON cannot hold the description of an edit ({in_one_line(error)}): give plain numbers and text."
+        ) from error
+    raise UwmError(f"The description of an edit is {shown(description)}: give a dict.")
 
 
 def require_base(vlm: Vlm, name: str, base_hash: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from uwmlib.errors import UwmError
 from uwmlib.metrics.intervals import normal_interval, wilson
 from uwmlib.metrics.tensors import as_successes, as_tensor
-from uwmlib.options import known, number
+from uwmlib.options import known, number, shown, whole_number
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Score:
     Raises
     ------
     UwmError
-        If the value or a limit is no number.
+        If the value or a limit is no number, an interval has not two limits, n is no number of items or the unit none.
 
     Examples
     --------
@@ -93,8 +93,14 @@ class Score:
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", number(self.value, "A score"))
         if self.interval is not None:
+            if not isinstance(self.interval, Sequence | np.ndarray) or len(self.interval) != 2:
+                raise UwmError(f"The interval of a score is {shown(self.interval)}: give its two limits.")
             lo, hi = (number(limit, "A limit of a score") for limit in self.interval)
             object.__setattr__(self, "interval", (lo, hi))
+        if self.n is not None:
+            whole_number(self.n, "The number of items of a score", least=0)
+        if not isinstance(self.unit, Unit):
+            raise UwmError(f"The unit of a score is {shown(self.unit)}: give a Unit, such as PERCENT.")
         if self.items is not None:
             items = np.array(self.items)
             items.flags.writeable = False

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from uwmlib.errors import UwmError
-from uwmlib.models.sites import Site, find_blocks, weight_of
+from uwmlib.models.sites import Site, find_blocks, require_sites, weight_of
+from uwmlib.options import shown
 
 Observe = Callable[[Site, torch.Tensor], torch.Tensor | None]
 
@@ -35,7 +36,7 @@ def capture(model: nn.Module, sites: Sequence[Site], observe: Observe) -> Iterat
         At least one, no site twice. Sites of both encoders are allowed although only one encoder runs.
     observe : callable (Site, Tensor) -> Tensor or None
         z is [B, T, in], batch first, neither copied nor detached: reduce it, do not change it. None leaves the
-        product as it is; a tensor of the same shape and number type replaces z in this product alone, not in
+        product as it is; a tensor of the same shape, number type and device replaces z in this product alone, not in
         others that read the same (query and key beside the value).
 
     Raises
@@ -45,6 +46,9 @@ def capture(model: nn.Module, sites: Sequence[Site], observe: Observe) -> Iterat
         at the start, for no or repeated sites or a model that is being captured already; while running, for
         an attention call that is not plain self-attention, or a replacement that does not fit or has no place.
     """
+    sites = require_sites(sites)
+    if not callable(observe):
+        raise UwmError(f"The observer is {shown(observe)}: give a function of a site and its input.")
     _check_sites(model, sites)
     seen: set[Site] = set()
     ran: set[str] = set()
@@ -76,13 +80,17 @@ def _note_run(ran: set[str], encoder: str, *_: object) -> None:
 
 
 def _checked_replacement(site: Site, z: torch.Tensor, found: object) -> torch.Tensor | None:
-    like_z = isinstance(found, torch.Tensor) and (found.shape, found.dtype) == (z.shape, z.dtype)
-    if found is not None and not like_z:
-        what = f"{found.dtype} {list(found.shape)}" if isinstance(found, torch.Tensor) else repr(found)
+    if found is not None and (not isinstance(found, torch.Tensor) or _kind(found) != _kind(z)):
+        what = _kind(found) if isinstance(found, torch.Tensor) else shown(found)
         raise UwmError(
-            f"The observer returned {what} for {site.name}: return None, or {z.dtype} {list(z.shape)} to replace z."
+            f"The observer returned {what} for {site.name}: return None, or {_kind(z)} to replace z."
         )
     return found
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    layout = "" if tensor.layout == torch.strided else f" ({tensor.layout})"
+    return f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}{layout}"
 
 
 def _check_sites(model: nn.Module, sites: Sequence[Site]) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from uwmlib.errors import UwmError
 from uwmlib.models.tokens import SIGLIP_PAD_ID, not_padding, not_padding_and_class, up_to_end_of_text
+from uwmlib.options import shown
 
 MaskRule = Callable[[torch.Tensor], torch.Tensor]
 
@@ -84,8 +85,12 @@ def register(family: Family) -> None:
     Raises
     ------
     UwmError
-        If its library has a family of that name already.
+        If it is no Family, or its library has a family of that name already.
     """
+    if not isinstance(family, Family) or not isinstance(family.name, str) or not callable(family.recognises):
+        raise UwmError(
+            f"{shown(family)} is no family of models: give a Family with its name and what recognises it."
+        )
     if any((each.library, each.name) == (family.library, family.name) for each in FAMILIES):
         raise UwmError(f"There is a family {family.name!r} of {family.library} already: give another name.")
     FAMILIES.insert(0, family)

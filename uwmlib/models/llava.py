@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,7 +18,7 @@ from uwmlib.cache import as_cache
 from uwmlib.errors import UwmError
 from uwmlib.models.pixels import Pixels, as_pictures, image_digest
 from uwmlib.models.vlm import Vlm, check_texts
-from uwmlib.options import check_batch_size
+from uwmlib.options import check_batch_size, flaw_of_text, shown, whole_number
 
 if TYPE_CHECKING:
     from uwmlib.cache import Cache
@@ -116,6 +116,8 @@ class Llava(Vlm):
         list of str, length N
         """
         check_batch_size(batch_size)
+        whole_number(max_new_tokens, "max_new_tokens")
+        _check_some(images)
         prompt = self._prompt(question)
 
         def make() -> list[list[int]]:
@@ -157,10 +159,12 @@ class Llava(Vlm):
         Raises
         ------
         UwmError
-            If there are not as many captions as images, or one has no token, or the image's placeholder among them.
+            If there are not as many captions as images, or one has no token, the image's placeholder among them or
+            more tokens than the model reads, or a question that is no text.
         """
         check_batch_size(batch_size)
         check_texts(captions)
+        _check_some(images)
         if len(images) != len(captions):
             raise UwmError(f"There are {len(images)} images and {len(captions)} captions: give one for each.")
         prompt, answers = self._prompt(question), self._answers(captions)
@@ -175,6 +179,10 @@ class Llava(Vlm):
         tokenizer, placeholder = self.processor.tokenizer, self.model.config.image_token_id
         answers = []
         for position, caption in enumerate(captions):
+            if flaw := flaw_of_text(caption):
+                raise UwmError(
+                    f"Caption {position} has {flaw} ({shown(caption)}): give it some text, and text alone."
+                )
             ids = tokenizer(caption, add_special_tokens=False).input_ids
             if not ids or placeholder in ids:
                 flaw = "stands for an image" if ids else "has no token"
@@ -190,6 +198,12 @@ class Llava(Vlm):
         counts = torch.arange(ids.shape[1], device=self.device) < lengths[:, None]  # [B, A]
         mask = torch.cat([inputs["attention_mask"], counts.long()], dim=1)
         given = inputs | {"input_ids": torch.cat([inputs["input_ids"], ids], dim=1), "attention_mask": mask}
+        most = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if most is not None and given["input_ids"].shape[1] > most:
+            raise UwmError(
+                f"An image, the question and the longest caption are {given['input_ids'].shape[1]} tokens, and "
+                f"{self.name} reads {most}: shorten the caption."
+            )
         # Each logit is of the next token: from the question's last to the caption's last but one, [B, A, V].
         logits = self.model(**given, logits_to_keep=ids.shape[1] + 1).logits[:, :-1]
         of_token = logits.float().log_softmax(dim=-1).gather(-1, ids[..., None])[..., 0]  # [B, A]
@@ -212,6 +226,11 @@ class Llava(Vlm):
 
     def _prompt(self, question: str) -> str:
         """Return the question about one image in the model's own format."""
+        mark = getattr(self.processor, "image_token", None) or "<image>"
+        flaw = "no text" if not isinstance(question, str) else flaw_of_text(question) if question else None
+        if flaw or mark in question:
+            wrong = flaw or f"{mark}, which stands for an image"
+            raise UwmError(f"The question {shown(question)} has {wrong}: give it text alone.")
         content = [{"type": "image"}, {"type": "text", "text": question}]
         return self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
@@ -266,6 +285,12 @@ class LlavaNext(Llava):
 
     def _transform(self, image: Image.Image) -> torch.Tensor:
         return super()._transform(image)[0]  # the first of the crops is the whole image
+
+
+def _check_some(images: object) -> None:
+    """Raise UwmError for what is no images at all; what they are is seen as they are read."""
+    if not isinstance(images, Sized) or not len(images):
+        raise UwmError(f"The images are {shown(images)}: give at least one, as a uint8 array [N, H, W, 3].")
 
 
 def _kept(cache: Cache, facts: dict[str, Any], make: Callable[[], list[list[int]]]) -> list[list[int]]:

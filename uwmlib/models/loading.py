@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from os import PathLike, fspath
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -240,7 +242,7 @@ def _named_open_clip(name: str, architecture: str, weights: str | None) -> Vlm:
         known(weights, tags, f"pretrained tag of {architecture}")
     tag = weights if weights in tags else None
     with _hub_for(architecture, tag):
-        tokenizer = attempt(name, open_clip.get_tokenizer, architecture)
+        tokenizer = _tokenizer(name, architecture, open_clip.get_model_config(architecture))
         model = _create_open_clip(name, architecture, tag, tags)
     if is_file:
         load_weights(model, weights)
@@ -258,7 +260,7 @@ def _saved_open_clip(name: str, source: str, folder: Path, weights: str | None) 
         raise UwmError(
             f"There is no open_clip_config.json in {folder}: give a folder that open_clip has saved."
         )
-    tokenizer = attempt(name, open_clip.get_tokenizer, source)
+    tokenizer = _tokenizer(name, source, _config_in(folder))
     with _quiet_about_random_weights():
         # Without weights: open_clip would also take a pickle from the folder.
         bare = {"load_weights": False, "pretrained_text": False}
@@ -266,6 +268,32 @@ def _saved_open_clip(name: str, source: str, folder: Path, weights: str | None) 
     if weights != "random":
         load_weights(model, weights or folder / "open_clip_model.safetensors")
     return _wrapped_open_clip(name, model, tokenizer)
+
+
+def _config_in(folder: Path) -> Mapping[str, Any]:
+    """Return what a folder of open_clip says of its model."""
+    path = folder / "open_clip_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
+        if isinstance(config["text_cfg"], dict):
+            return config
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise UwmError(f"{path} describes no model (model_cfg with text_cfg): copy it again.")
+
+
+def _tokenizer(name: str, source: str, config: Mapping[str, Any]) -> Callable:
+    """Return open_clip's tokenizer, after a check that neither it nor its text encoder brings code."""
+    import open_clip
+    from transformers import AutoConfig
+
+    text = config["text_cfg"]
+    if text.get("hf_model_name"):
+        # Asked first: open_clip would put the question whether to run that code to whoever sits at the keyboard.
+        load_part(AutoConfig, str(text["hf_model_name"]), name=name)
+    # Said aloud, because a configuration may say the opposite.
+    options = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+    return attempt(name, open_clip.get_tokenizer, source, **options)
 
 
 def _from_hub(name: str, repository: str, weights: str | None) -> Path:
@@ -339,7 +367,11 @@ def _load_transformers(name: str, source: str, weights: str | None, *, dtype: to
     asked = {"name": name, "near": hint(source, HUB_NAMES, otherwise="")}
     config = load_part(transformers.AutoConfig, source, **asked)
     family = family_named(config.model_type, name=name)
-    model_class = getattr(transformers, family.model_class)
+    model_class = getattr(transformers, family.model_class or "-", None)
+    if model_class is None:
+        raise UwmError(
+            f"transformers has no class {family.model_class!r}: name that of the family {family.name} in model_class."
+        )
     if weights == "random" or (weights or "").endswith(".safetensors"):
         model = attempt(name, model_class, config)
         if weights != "random":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 
 from uwmlib.errors import UwmError
 from uwmlib.models.families import Layout, family_of
-from uwmlib.options import as_list, known
+from uwmlib.options import as_list, known, shown
 
 KINDS = ("fc1", "fc2", "value", "out")
 
@@ -124,12 +124,30 @@ def _require_plain(layout: Layout, block: nn.Module, names: Container[str], what
         )
 
 
+def require_sites(sites: object) -> list[Site]:
+    """Return several sites as a list; UwmError for one alone, or what is none, most often its name."""
+    listed = list(sites) if isinstance(sites, Iterable) else [sites]
+    wrong = next((site for site in listed if not isinstance(site, Site)), None)
+    if wrong is not None or not isinstance(sites, Iterable):
+        raise UwmError(
+            f"The sites are {shown(sites)}: give a list of sites, as vlm.sites(vision='fc2') does."
+        )
+    return listed
+
+
 def weight_of(model: nn.Module, site: Site) -> torch.Tensor:
     """Return the live weight [out, in] of a site: the parameter itself or a view of its rows."""
+    require_sites([site])
     try:
         parameter = model.get_parameter(site.parameter)
     except AttributeError as error:
         raise UwmError(f"The model has no parameter {site.parameter}: take sites from this model.") from error
+    first, behind = site.rows or (0, 1)
+    if parameter.ndim != 2 or not 0 <= first < behind <= len(parameter):
+        raise UwmError(
+            f"The model's {site.parameter} {list(parameter.shape)} is no matrix with the rows of {site.name}: "
+            f"take sites from this model."
+        )
     return parameter if site.rows is None else parameter[slice(*site.rows)]
 
 

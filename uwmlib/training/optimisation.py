@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from typing import Any, TypeVar
 import torch
 from tqdm.auto import tqdm
 
-from uwmlib.errors import UwmError
-from uwmlib.files import load_tensors, save_tensors
+from uwmlib.errors import UwmError, in_one_line
+from uwmlib.files import load_tensors, require_path, save_tensors
 from uwmlib.models.trainable import only_trainable
-from uwmlib.options import finite_number, hint, whole_number
+from uwmlib.options import finite_number, hint, shown, whole_number
+from uwmlib.outputs import check_output
 
 WARMUP = 0.05  #: share of the steps over which the learning rate rises
 CHECKPOINT_EVERY = 200
@@ -85,7 +87,7 @@ def optimise(
         Written every 200 steps; without one a broken-off run is lost. A checkpoint of another recipe, or of other
         parameters, is refused.
     recipe : mapping, optional
-        JSON-able facts that identify the run; "name" stands beside the progress bar.
+        JSON-able facts that identify the run, besides the three numbers above; "name" stands beside the progress bar.
 
     Returns
     -------
@@ -96,7 +98,8 @@ def optimise(
     ------
     UwmError
         If a number cannot be used, a pattern fits no parameter, a reference shares a trained weight, `checkpoint`
-        belongs to another recipe, or the loss is not finite.
+        cannot be written or belongs to another recipe, or a loss or its gradient is not finite (the weights are then
+        those of the step before).
 
     Examples
     --------
@@ -120,12 +123,21 @@ def optimise(
     """
     whole_number(steps, "steps")
     finite_number(learning_rate, "learning_rate", least=0)
+    finite_number(weight_decay, "weight_decay", least=0)
+    _require_module(model, "The model")
+    if not callable(loss_at):
+        raise UwmError(f"loss_at is {shown(loss_at)}: give a function of the step.")
     chosen = _chosen(model, trained)
     _freeze(references, chosen)
     # One group a parameter keeps the optimizer's order equal to the model's.
     groups = [{"params": [p], "weight_decay": weight_decay * (p.ndim >= 2)} for p in chosen.values()]
+    if checkpoint is not None:
+        require_path(checkpoint)
+        check_output(checkpoint)
+    numbers = {"steps": steps, "learning_rate": learning_rate, "weight_decay": weight_decay}
+    facts = _as_read(recipe or {}) | _as_read(numbers)
     place = None if checkpoint is None else Path(checkpoint)
-    run = _Run(model, list(chosen), torch.optim.AdamW(groups), place, dict(recipe or {}))
+    run = _Run(model, list(chosen), torch.optim.AdamW(groups), place, facts)
     with only_trainable(model, chosen.values()):
         return _descend(run, loss_at, steps=steps, peak=learning_rate, progress=progress)
 
@@ -140,17 +152,22 @@ class _Run:
     checkpoint: Path | None
     recipe: dict[str, Any]
 
-    def step(self, loss: torch.Tensor, rate: float) -> float:
-        """Take one step down the gradient, clipped to a norm of 1, and return the loss."""
+    def step(self, step: int, loss: Any, rate: float) -> float:
+        """Take one step down the gradient, clipped to a norm of 1, and return the loss; none unless both are finite."""
+        number = _checked_loss(loss, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(
+        norm = torch.nn.utils.clip_grad_norm_(
             [p for group in self.optimizer.param_groups for p in group["params"]], 1.0
         )
+        if not torch.isfinite(norm):
+            raise UwmError(
+                f"The gradient is not finite at step {step}: lower the learning rate, or look for a root of 0."
+            )
         self.optimizer.step()
-        return loss.item()
+        return number
 
     def save(self, step: int, curve: list[dict[str, float]]) -> None:
         """Write weights and AdamW's moments as one mapping of names to tensors, with the curve so far."""
@@ -210,9 +227,7 @@ def _descend(
         initial=first, total=steps, disable=not progress, desc=run.recipe.get("name", "training")
     ) as bar:
         for step in range(first, steps):
-            recent.append(run.step(loss_at(step), one_cycle(step, steps, peak=peak)))
-            if not math.isfinite(recent[-1]):
-                raise UwmError(f"The loss is {recent[-1]} at step {step}: lower the learning rate.")
+            recent.append(run.step(step, loss_at(step), one_cycle(step, steps, peak=peak)))
             if (step + 1) % POINT_EVERY == 0 or step + 1 == steps:
                 curve.append({"step": step + 1, "loss": sum(recent) / len(recent)})
                 bar.set_postfix(loss=f"{curve[-1]['loss']:.3f}")
@@ -226,8 +241,10 @@ def _descend(
 def _chosen(model: torch.nn.Module, patterns: Sequence[str]) -> dict[str, torch.nn.Parameter]:
     """Return the parameters that any of the patterns fits, in the model's order."""
     named = dict(model.named_parameters())
-    if isinstance(patterns, str):
-        raise UwmError(f"trained is {patterns!r}: give a list of patterns, such as [{patterns!r}].")
+    listed = isinstance(patterns, Iterable) and not isinstance(patterns, str)
+    if not listed or not all(isinstance(pattern, str) for pattern in patterns):
+        such = patterns if isinstance(patterns, str) else "visual.*"
+        raise UwmError(f"trained is {shown(patterns)}: give a list of patterns, such as [{such!r}].")
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in named):
             raise UwmError(f"trained holds {pattern!r}, which fits no parameter: {hint(pattern, named)}")
@@ -241,10 +258,44 @@ def _chosen(model: torch.nn.Module, patterns: Sequence[str]) -> dict[str, torch.
     return chosen
 
 
+def _require_module(model: object, what: str) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise UwmError(f"{what} is {shown(model)}: give a torch module, such as vlm.model.")
+
+
+def _checked_loss(loss: Any, step: int) -> float:
+    """Return the loss as a number; UwmError unless it is one finite number that has a gradient."""
+    one = isinstance(loss, torch.Tensor) and loss.is_floating_point() and loss.numel() == 1
+    if not one or not loss.requires_grad:
+        what = shown(loss) if not isinstance(loss, torch.Tensor) else f"{loss.dtype} {list(loss.shape)}"
+        raise UwmError(
+            f"The loss of step {step} is {what}{', without a gradient' if one else ''}: "
+            f"give one number that depends on a trained parameter."
+        )
+    if not math.isfinite(number := loss.item()):
+        raise UwmError(f"The loss is {number} at step {step}: lower the learning rate.")
+    return number
+
+
+def _as_read(recipe: Any) -> dict[str, Any]:
+    """Return a recipe as a checkpoint gives it back, with lists for tuples; UwmError for what JSON cannot hold."""
+    try:
+        if isinstance(recipe, Mapping):
+            return json.loads(json.dumps(dict(recipe), allow_nan=False, sort_keys=True))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UwmError(
+            f"JSON cannot hold the recipe ({in_one_line(error)}): give plain numbers and text."
+        ) from error
+    raise UwmError(f"The recipe is {shown(recipe)}: give a dict.")
+
+
 def _freeze(references: Iterable[torch.nn.Module], chosen: Mapping[str, torch.nn.Parameter]) -> None:
     """Freeze the references; UwmError for one that the training would change."""
     names = {parameter.untyped_storage().data_ptr(): name for name, parameter in chosen.items()}
+    if not isinstance(references, Iterable) or isinstance(references, torch.nn.Module):
+        raise UwmError(f"The references are {shown(references)}: give a list of models.")
     for reference in references:
+        _require_module(reference, "A reference")
         shared = [p.untyped_storage().data_ptr() for p in reference.parameters()]
         if followed := next((names[place] for place in shared if place in names), None):
             raise UwmError(f"A reference shares the trained weight {followed}: give a frozen_copy.")

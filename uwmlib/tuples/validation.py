@@ -12,6 +12,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from uwmlib.errors import UwmError
+from uwmlib.options import shown
 from uwmlib.rows import examined_rows, file_of_row, split_problems
 from uwmlib.tuples.images import left_out, open_image
 from uwmlib.tuples.loading import COLUMNS, TABLE
@@ -132,7 +133,7 @@ def _pairing_problems(rows: Sequence[Mapping[str, Any]], path: Path) -> Iterator
             if safe == unsafe:
                 yield (
                     i,
-                    f"Row {i + 1} of {path} has one {kind} for both sides ({safe[:40]}): give each its own.",
+                    f"Row {i + 1} of {path} has one {kind} for both sides ({shown(safe)}): give each its own.",
                 )
 
 
