@@ -48,7 +48,8 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
     k, n = check_counts(k=k, n=n)
     _check_level(level)
-    limits = binomtest(k, n).proportion_ci(level, method="wilson")
+    # With the rate itself as the hypothesis it need not look for a p-value, which takes ten times as long.
+    limits = binomtest(k, n, k / n).proportion_ci(level, method="wilson")
     # At 0 and n the limits are 0 and 1 exactly; rounding must not move them off.
     return (0.0 if k == 0 else float(limits.low)), (1.0 if k == n else float(limits.high))
 
