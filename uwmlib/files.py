@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from uwmlib.errors import UwmError
+from uwmlib.errors import UwmError, in_one_line
 from uwmlib.options import shown
 
 _HEADER = "uwmlib"
@@ -97,6 +97,18 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys, whole or not at all."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def json_of_facts(facts: Any, what: str, *, allow_nan: bool = True) -> str:
+    """Return a mapping of plain facts as JSON text; UwmError, calling it `what`, for anything that JSON cannot hold."""
+    try:
+        if isinstance(facts, Mapping):
+            return json.dumps(dict(facts), allow_nan=allow_nan, sort_keys=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UwmError(
+            f"JSON cannot hold {what} ({in_one_line(error)}): give plain numbers and text."
+        ) from error
+    raise UwmError(f"{what[0].upper()}{what[1:]} is {shown(facts)}: give a dict.")
 
 
 def sha256_of_file(path: str | os.PathLike) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,10 +12,17 @@ import torch
 from safetensors.torch import save_file
 
 from uwmlib.editing.changes import FLOATS, KINDS, Change, about
-from uwmlib.errors import UwmError, in_one_line
-from uwmlib.files import atomic_path, load_tensors, require_facts, save_tensors, sha256_of_tensors
+from uwmlib.errors import UwmError
+from uwmlib.files import (
+    atomic_path,
+    json_of_facts,
+    load_tensors,
+    require_facts,
+    save_tensors,
+    sha256_of_tensors,
+)
 from uwmlib.models.vlm import Vlm, require_vlm
-from uwmlib.options import known, shown
+from uwmlib.options import known
 
 FORMAT_VERSION = 2
 
@@ -227,15 +233,8 @@ class WeightEdit:
 
 def as_facts(description: Any) -> dict[str, Any]:
     """Return the description of an edit as a dict; UwmError for what JSON cannot hold."""
-    try:
-        if isinstance(description, Mapping):
-            json.dumps(dict(description), sort_keys=True)
-            return dict(description)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UwmError(
-            f"JSON cannot hold the description of an edit ({in_one_line(error)}): give plain numbers and text."
-        ) from error
-    raise UwmError(f"The description of an edit is {shown(description)}: give a dict.")
+    json_of_facts(description, "the description of an edit")
+    return dict(description)
 
 
 def require_base(vlm: Vlm, name: str, base_hash: str) -> None:

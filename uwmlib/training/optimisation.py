@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import torch
 from tqdm.auto import tqdm
 
-from uwmlib.errors import UwmError, in_one_line
-from uwmlib.files import load_tensors, require_path, save_tensors
+from uwmlib.errors import UwmError
+from uwmlib.files import json_of_facts, load_tensors, require_path, save_tensors
 from uwmlib.models.trainable import only_trainable
 from uwmlib.options import finite_number, hint, shown, whole_number
 from uwmlib.outputs import check_output
@@ -279,14 +279,7 @@ def _checked_loss(loss: Any, step: int) -> float:
 
 def _as_read(recipe: Any) -> dict[str, Any]:
     """Return a recipe as a checkpoint gives it back, with lists for tuples; UwmError for what JSON cannot hold."""
-    try:
-        if isinstance(recipe, Mapping):
-            return json.loads(json.dumps(dict(recipe), allow_nan=False, sort_keys=True))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UwmError(
-            f"JSON cannot hold the recipe ({in_one_line(error)}): give plain numbers and text."
-        ) from error
-    raise UwmError(f"The recipe is {shown(recipe)}: give a dict.")
+    return json.loads(json_of_facts(recipe, "the recipe", allow_nan=False))
 
 
 def _freeze(references: Iterable[torch.nn.Module], chosen: Mapping[str, torch.nn.Parameter]) -> None:
