@@ -111,6 +111,26 @@ def test_equal_directions_tie_whatever_their_lengths(factor):
         assert {safeground(**tied).as_percent()[name] for name in names} == {0.0}
 
 
+@pytest.mark.parametrize(
+    ("dtype", "least", "most"),
+    [(torch.float16, -24, 15), (torch.bfloat16, -133, 127), (torch.float32, -149, 127)],
+)
+def test_rows_at_the_ends_of_a_number_type_are_like_any_other(dtype, least, most):
+    signs = {name: rows.double() for name, rows in sign_embeddings(600, 7, seed=2)[0].items()}
+    exponents = torch.tensor([least, most] * 300, dtype=torch.float64)[:, None]
+    plain = safeground(**signs)
+    for name in NAMES:
+        ends = safeground(**signs | {name: (signs[name] * 2.0**exponents).to(dtype)})
+        assert all(torch.equal(getattr(ends, key), getattr(plain, key)) for key in SAFEGROUND_KEYS)
+
+
+def test_the_first_bad_part_is_named_before_the_first_bad_row():
+    embeddings = random_embeddings(700, 3)
+    embeddings["safe_text"][650], embeddings["unsafe_image"][2] = 0, 0
+    with pytest.raises(UwmError, match="Row 650 of safe_text has length 0.0"):
+        safeground(**embeddings)
+
+
 def test_differences_below_float32_are_seen():
     # 1e-5 from the query's own direction moves a cosine by 5e-11, which float32 cannot hold.
     query, near, far = (torch.tensor([row]) for row in ([1.0, 1e-5], [1.0, 1e-5], [1.0, 0.0]))

@@ -42,24 +42,36 @@ def check_embeddings(**named: Tensor) -> dict[str, Tensor]:
     return {name: rows.cpu() if rows.device.type == "mps" else rows for name, rows in checked.items()}
 
 
-def unit_rows(name: str, rows: Tensor) -> Tensor:
-    """Return rows [N, D] scaled to norm 1, float64.
+def scaled_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows [N, D] in float64 with their lengths [N]: dot products over lengths are cosines.
+
+    The rows are a copy. Float64 ones are divided by their largest entry first, as squares of very small or large
+    numbers would leave its range; those of any narrower type stay in it. Nothing is checked (`check_lengths`).
+    """
+    scaled = rows / rows.abs().amax(dim=1, keepdim=True) if rows.dtype == torch.float64 else rows.double()
+    return scaled, torch.linalg.vector_norm(scaled, dim=1)
+
+
+def check_lengths(name: str, rows: Tensor, lengths: Tensor) -> None:
+    """Check the lengths [N] that `scaled_rows` found for the rows [N, D].
 
     Raises
     ------
     UwmError
         If a row is zero or holds NaN or Inf: it has no direction, hence no cosine.
     """
-    units = rows.double()
-    # By the largest entry first: squares of very small or large numbers would leave float64.
-    largest = units.abs().amax(dim=1, keepdim=True)
-    units = units / largest
-    units /= torch.linalg.vector_norm(units, dim=1, keepdim=True)
-    bad = torch.nonzero(~units.isfinite().all(dim=1))
+    bad = torch.nonzero(~(lengths.isfinite() & (lengths > 0)))
     if len(bad):
         row = int(bad[0])
+        largest = float(rows[row].double().abs().amax())
         raise UwmError(
-            f"Row {row} of {name} has length {float(largest[row])} and so no cosine (all zeros, NaN or Inf): "
+            f"Row {row} of {name} has length {largest} and so no cosine (all zeros, NaN or Inf): "
             "check the model or drop the row."
         )
-    return units
+
+
+def unit_rows(name: str, rows: Tensor) -> Tensor:
+    """Return rows [N, D] scaled to norm 1, float64. Raises as `check_lengths`."""
+    scaled, lengths = scaled_rows(rows)
+    check_lengths(name, rows, lengths)
+    return scaled.div_(lengths[:, None])
