@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from uwmlib.cache import Cache, as_cache, code_hash
 from uwmlib.editing.saliency import PairSums, token_statistics
-from uwmlib.editing.scores import Scores, model_facts, read_scores
+from uwmlib.editing.scores import Scores, encoders_of, model_facts, read_scores
 from uwmlib.editing.weight_edit import parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.files import require_writable
@@ -94,7 +94,8 @@ def score(
     options = {"batch_size": batch_size, "save_every": save_every, "progress": progress}
     if cache is not None and save_to is None:
         return _score_through(cache, vlm, tuples, sites, **options)
-    start = _start(vlm, sites, _provenance(_identities(vlm, sites), tuples), save_to)
+    facts = {encoder: vlm.facts(encoder) for encoder in encoders_of(sites)}
+    start = _start(vlm, sites, _provenance(facts, tuples), save_to)
     return _finish(start, tuples, save_to=save_to, **options)
 
 
@@ -123,7 +124,7 @@ def _finish(
 
 def _score_through(cache: Cache, vlm: Vlm, tuples: Tuples, sites: tuple[Site, ...], **options: Any) -> Scores:
     """Take the sums of each kind of site from the cache, and make one pass over all that it lacks."""
-    identities = _identities(vlm, sites)
+    identities = {encoder: vlm.identity(encoder) for encoder in encoders_of(sites)}
     provenance = _provenance(identities, tuples)
     groups: dict[tuple[str, str], list[Site]] = {}
     for site in sites:
@@ -151,11 +152,6 @@ def _score_through(cache: Cache, vlm: Vlm, tuples: Tuples, sites: tuple[Site, ..
     sums = {name: part for tensors in kept.values() for name, part in _as_sums(tensors, vlm.device).items()}
     base_hashes = {site.parameter: parameter_hash(vlm, site.parameter) for site in sites}
     return Scores(vlm, sites, sums, len(tuples), base_hashes, provenance)
-
-
-def _identities(vlm: Vlm, sites: Sequence[Site]) -> dict[str, dict[str, str]]:
-    encoders = dict.fromkeys(site.encoder for site in sites)
-    return {encoder: vlm.identity(encoder) for encoder in encoders}
 
 
 def _input_of(vlm: Vlm, encoder: str, tuples: Tuples) -> dict[str, str]:
@@ -186,9 +182,9 @@ def _as_sums(tensors: Mapping[str, torch.Tensor], device: torch.device) -> dict[
     return {name: PairSums(**each) for name, each in parts.items()}
 
 
-def _provenance(identities: Mapping[str, Mapping[str, str]], tuples: Tuples) -> dict[str, Any]:
+def _provenance(facts: Mapping[str, Mapping[str, str]], tuples: Tuples) -> dict[str, Any]:
     """Everything that the sums depend on apart from the sites; rounding alone depends on batch and machine."""
-    return model_facts(identities) | {
+    return model_facts(facts) | {
         "tuples": tuples.fingerprint,
         "n_tuples": len(tuples),
         "code": code_hash("models", "tuples", "editing/saliency.py", "editing/calibration.py"),

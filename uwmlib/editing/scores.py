@@ -189,7 +189,7 @@ class Scores:
             If the file is missing or damaged, holds an unfinished pass, or was made from another model.
         """
         scores = read_scores(path, vlm)
-        ours = model_facts({site.encoder: vlm.identity(site.encoder) for site in scores.sites})
+        ours = model_facts({encoder: vlm.facts(encoder) for encoder in encoders_of(scores.sites)})
         differing = " and ".join(key for key in ours if ours[key] != scores.provenance.get(key))
         if differing:
             raise UwmError(
@@ -255,10 +255,15 @@ def _read_sites(path: str | os.PathLike, listed: Sequence[Any], vlm: Vlm) -> tup
     return tuple(own[own.index(site)] for site in read)
 
 
-def model_facts(identities: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """Return that part of the identities of encoders which is the same on every machine."""
+def encoders_of(sites: Sequence[Site]) -> list[str]:
+    """Return the encoders that sites are in, each once."""
+    return list(dict.fromkeys(site.encoder for site in sites))
+
+
+def model_facts(facts: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return the facts (or identities) of encoders by what they say, without what hangs on the machine."""
     return {
-        key: {encoder: identity[key] for encoder, identity in identities.items()}
+        key: {encoder: each[key] for encoder, each in facts.items()}
         for key in ("weights", "architecture", "preprocessing")
     }
 

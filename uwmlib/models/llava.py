@@ -216,13 +216,20 @@ class Llava(Vlm):
             "pad": self.processor.tokenizer.pad_token_id,
         }  # fmt: skip
 
-    def _probe(self, part: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def _probe(self, part: str) -> dict[str, torch.Tensor]:
         if part not in ("captions", "language"):
             return super()._probe(part)
         prompt = self._prompt(QUESTION)
         exact, others = (self._inputs(images, prompt) for images in self.pixels.noise())
-        inputs = {f"exact.{key}": value for key, value in exact.items()} | others
-        return inputs, self.model(**exact).logits[:, -1]  # [1, L, V] -> [1, V]
+        return {f"exact.{key}": value for key, value in exact.items()} | others
+
+    def _answer(self, part: str, probe: dict[str, torch.Tensor]) -> torch.Tensor:
+        if part not in ("captions", "language"):
+            return super()._answer(part, probe)
+        exact = {
+            key.removeprefix("exact."): value for key, value in probe.items() if key.startswith("exact.")
+        }
+        return self.model(**exact).logits[:, -1]  # [1, L, V] -> [1, V]
 
     def _prompt(self, question: str) -> str:
         """Return the question about one image in the model's own format."""

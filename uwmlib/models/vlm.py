@@ -124,30 +124,49 @@ class Vlm:
         dict
             "weights", "architecture" (classes, settings, hooks), "preprocessing" (what becomes of fixed pictures
             or texts), "behaviour" (the bits that the model, as it runs here and now, makes of these) and "device".
-            All but the last two are the same on every machine.
         """
+        probe = self._probe(part)
         with torch.inference_mode():
-            inputs, answer = self._probe(part)
-        return {
-            "weights": self.encoder_hash(part),
-            "architecture": architecture_hash(self.model, without=self._other_blocks(part)),
-            "preprocessing": sha256_of_tensors(inputs),
-            "behaviour": sha256_of_tensors({"": answer}),
-            "device": device_name(self.device),
-        }
+            answer = self._answer(part, probe)
+        here = {"behaviour": sha256_of_tensors({"": answer}), "device": device_name(self.device)}
+        return self._facts_of(part, probe) | here
+
+    def facts(self, part: str) -> dict[str, str]:
+        """Return that part of the identity which is the same on every machine, without running the model.
+
+        Parameters
+        ----------
+        part : as of `identity`
+
+        Returns
+        -------
+        dict
+            "weights", "architecture" and "preprocessing".
+        """
+        return self._facts_of(part, self._probe(part))
 
     def tokens_hash(self, texts: Sequence[str]) -> str:
         """Return the SHA-256 over what the text encoder reads of captions: their ids, and which carry text."""
         ids = self.tokenize(texts)
         return sha256_of_tensors({"ids": ids, "mask": self._mask_rule(ids)})
 
-    def _probe(self, part: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Return fixed inputs as a part of the model reads them, and what it answers."""
+    def _facts_of(self, part: str, probe: dict[str, torch.Tensor]) -> dict[str, str]:
+        return {
+            "weights": self.encoder_hash(part),
+            "architecture": architecture_hash(self.model, without=self._other_blocks(part)),
+            "preprocessing": sha256_of_tensors(probe),
+        }
+
+    def _probe(self, part: str) -> dict[str, torch.Tensor]:
+        """Return fixed inputs as a part of the model reads them."""
         if part == "text":
             ids = self.tokenize(PROBE_TEXTS)
-            return {"ids": ids, "mask": self._mask_rule(ids)}, self.encode_text(ids)
-        pixels = self.pixels.probe()
-        return {"pixels": pixels}, self.encode_image(pixels[:1])
+            return {"ids": ids, "mask": self._mask_rule(ids)}
+        return {"pixels": self.pixels.probe()}
+
+    def _answer(self, part: str, probe: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return what a part of the model makes of its probe."""
+        return self.encode_text(probe["ids"]) if part == "text" else self.encode_image(probe["pixels"][:1])
 
     def _other_blocks(self, encoder: str) -> str | None:
         """Return the dotted path of the blocks that an encoder does without; None if there are none."""
