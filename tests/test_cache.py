@@ -295,6 +295,16 @@ class TestIdentity:
         vlm.model.double()
         assert vlm.identity("vision") != before
 
+    @pytest.mark.parametrize("encoder", ["text", "vision"])
+    def test_facts_are_the_identity_without_the_machine(self, encoder):
+        vlm = self.small()
+        here = {
+            key: value for key, value in vlm.identity(encoder).items() if key not in ("behaviour", "device")
+        }
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert vlm.facts(encoder) == here
+        assert here.keys() == {"weights", "architecture", "preprocessing"}
+
     def test_use_changes_nothing(self):
         vlm = self.small()
         before = [vlm.identity(encoder) for encoder in ("text", "vision")]

@@ -17,6 +17,7 @@ from uwmlib.editing.saliency import VARIANTS
 from uwmlib.errors import UwmError
 from uwmlib.files import load_tensors, save_tensors
 from uwmlib.models.sites import KINDS
+from uwmlib.models.vlm import Vlm
 from uwmlib.tuples import ImageFiles
 
 
@@ -84,6 +85,28 @@ def test_model_is_left_alone(family):
     score(vlm, tiny_tuples(2), progress=False)
     assert vlm.weights_hash() == before
     assert [p.requires_grad for p in vlm.model.parameters()] == flags
+
+
+@pytest.fixture
+def embedded(monkeypatch) -> dict[str, list[int]]:
+    """How many texts and images each forward pass from now on embeds."""
+    counts = {"encode_text": [], "encode_image": []}
+
+    def counting(usual, seen):
+        def counted(vlm, batch):
+            seen.append(len(batch))
+            return usual(vlm, batch)
+
+        return counted
+
+    for name, seen in counts.items():
+        monkeypatch.setattr(Vlm, name, counting(getattr(Vlm, name), seen))
+    return counts
+
+
+def test_a_pass_embeds_the_tuples_and_nothing_else(embedded):
+    score(tiny_clip(), tiny_tuples(5), batch_size=3, progress=False)
+    assert embedded == {"encode_text": [6, 4], "encode_image": [6, 4]}
 
 
 def test_half_precision_is_summed_in_float32():
@@ -178,11 +201,13 @@ class TestSaving:
         for name, tensor in sums_of(whole).items():
             assert torch.equal(sums_of(resumed)[name], tensor)
 
-    def test_finished_file_needs_no_forward_pass(self, tmp_path):
+    def test_finished_file_needs_no_forward_pass(self, tmp_path, embedded):
         path, tuples = tmp_path / "scores.safetensors", tiny_tuples(4)
         first = score(tiny_clip(), tuples, save_to=path, progress=False)
+        assert embedded == {"encode_text": [8], "encode_image": [8]}
         again = score(tiny_clip(), StopsAt(tuples, 0), save_to=path, progress=False)
         loaded = Scores.load(path, tiny_clip())
+        assert embedded == {"encode_text": [8], "encode_image": [8]}
         for other in (again, loaded):
             assert other.sites == first.sites and other.n == 4 and other.base_hashes == first.base_hashes
             for name, tensor in sums_of(first).items():

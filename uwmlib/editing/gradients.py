@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from uwmlib.cache import Cache, as_cache
 from uwmlib.editing.choice import choose_weights
+from uwmlib.editing.scores import encoders_of
 from uwmlib.editing.weight_edit import WeightEdit, parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.models.sites import Site
@@ -289,7 +290,7 @@ def _sums(
 ) -> dict[str, torch.Tensor]:  # fmt: skip
     """Return the mean |gradient| of every site, by its name."""
     sums = {site.name: torch.zeros_like(vlm.weight(site).detach(), dtype=torch.float32) for site in sites}
-    encoders = list(dict.fromkeys(site.encoder for site in sites))
+    encoders = encoders_of(sites)
     with tqdm(total=len(tuples) * len(encoders), desc=loss, unit="tuple", disable=not progress) as bar:
         for encoder in encoders:
             of_encoder = [site for site in sites if site.encoder == encoder]
