@@ -18,7 +18,7 @@ LAYERS = [
     ["tuples"],
     ["zero_shot"],
     ["editing"],
-    ["captions", "evaluation"],
+    ["captions", "evaluation", "outliers"],
     ["paper", "reporting"],
     ["profiles"],
     ["parameters"],

@@ -7,6 +7,7 @@ from uwmlib.editing.changes import Change, Delta, Gates, Scaling
 from uwmlib.editing.choice import choose_weights
 from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
+from uwmlib.editing.rescaling import rescaling_edit
 from uwmlib.editing.saliency import PairSums, combine, emitted, received, token_statistics
 from uwmlib.editing.scores import Scores
 from uwmlib.editing.selection import select_adaptive, select_fixed, select_positive
@@ -31,6 +32,7 @@ __all__ = [
     "gate_edit",
     "gradient_scores",
     "received",
+    "rescaling_edit",
     "residual_shift_edit",
     "score",
     "select_adaptive",

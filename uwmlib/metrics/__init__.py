@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from uwmlib.metrics.catalogue import CATALOGUE, Entry, label
+from uwmlib.metrics.concentration import ActivationSums, top_share, weight_concentration
 from uwmlib.metrics.differences import (
     Difference,
     PairedDifference,
@@ -23,6 +24,7 @@ __all__ = [
     "DIRECTIONS",
     "SAFEGROUND_KEYS",
     "SIGNAL_KEYS",
+    "ActivationSums",
     "Difference",
     "Entry",
     "Measured",
@@ -49,5 +51,7 @@ __all__ = [
     "safeground",
     "share_of",
     "tango",
+    "top_share",
+    "weight_concentration",
     "wilson",
 ]

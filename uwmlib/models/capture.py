@@ -75,6 +75,42 @@ def capture(model: nn.Module, sites: Sequence[Site], observe: Observe) -> Iterat
     _check_seen(sites, seen, ran)
 
 
+@contextmanager
+def capture_blocks(
+    model: nn.Module, encoder: str, observe: Callable[[int, torch.Tensor], None]
+) -> Iterator[None]:
+    """Call `observe(layer, x)` with the residual stream behind every block of an encoder while it runs.
+
+    Parameters
+    ----------
+    model : nn.Module
+    encoder : "text", "vision" or "language"
+    observe : callable (int, Tensor) -> None
+        The block's index, and x [B, T, width], batch first, neither copied nor detached.
+
+    Raises
+    ------
+    UwmError
+        If the model has no such encoder with plain blocks.
+    """
+    path, blocks = find_blocks(model, encoder)
+    batch_first = _is_batch_first(model, path)
+
+    def behind(layer: int, block: nn.Module, inputs: tuple[torch.Tensor, ...], output: object) -> None:
+        x = output[0] if isinstance(output, tuple) else output
+        observe(layer, x if batch_first else x.transpose(0, 1))  # [B, T, width] or [T, B, width]
+
+    with ExitStack() as stack:
+        for layer, block in enumerate(blocks):
+            stack.callback(block.register_forward_hook(partial(behind, layer)).remove)
+        yield
+
+
+def _is_batch_first(model: nn.Module, stack_path: str) -> bool:
+    # open_clip transformers may run sequence first; the attribute stands on the module that holds the blocks.
+    return getattr(model.get_submodule(stack_path.rpartition(".")[0]), "batch_first", True)
+
+
 def _note_run(ran: set[str], encoder: str, *_: object) -> None:
     ran.add(encoder)
 
@@ -127,9 +163,7 @@ def _owner(model: nn.Module, site: Site) -> tuple[str, str]:
 
 def _hook(model: nn.Module, owner: str, site: Site, note: Observe) -> torch.utils.hooks.RemovableHandle:
     """Hook a module whose only argument is the site's input."""
-    stack_path, _ = find_blocks(model, site.encoder)
-    # open_clip transformers may run sequence first; the attribute stands on the module that holds the blocks.
-    batch_first = getattr(model.get_submodule(stack_path.rpartition(".")[0]), "batch_first", True)
+    batch_first = _is_batch_first(model, find_blocks(model, site.encoder)[0])
 
     def observed(inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
         z = inputs[0]
