@@ -16,7 +16,7 @@ from uwmlib.errors import UwmError
 from uwmlib.files import atomic_path, sha256_of_file, write_json
 from uwmlib.models.loading import load_weights
 from uwmlib.models.mini import checked_weights, wrap_mini
-from uwmlib.models.mini_architectures import bare_model
+from uwmlib.models.mini_architectures import bare_model, world_of_model
 from uwmlib.models.mini_llava import mini_llava, write_llava
 from uwmlib.options import known
 from uwmlib.outputs import check_output
@@ -37,7 +37,7 @@ def write_weights(model: torch.nn.Module, path: Path) -> None:
 
 def write_folder(llava: torch.nn.Module, path: Path) -> None:
     """Write the weights of a LLaVA among the files that transformers wants beside them."""
-    write_llava(llava, path.parent)
+    write_llava(llava, path.parent, path.parent.name)
 
 
 class Task(NamedTuple):
@@ -112,23 +112,27 @@ def _on_the_web(loss: Loss) -> Callable[..., Task]:
     """Return the beginning of a pre-training by this loss."""
 
     def begin(model: torch.nn.Module, name: str, **options: int) -> Task:
-        return Task(model, web_loss(wrap_mini(model, name=name), loss, **options))
+        return Task(model, web_loss(wrap_mini(model, name=name), loss, world=world_of_model(name), **options))
 
     return begin
 
 
 def _on_captions(base: torch.nn.Module, name: str, *, seed: int, batch_size: int) -> Task:
-    llava = mini_llava(seed, visual=base.visual)
-    return Task(llava.model, caption_loss(llava, seed=seed, batch_size=batch_size))
+    llava = mini_llava(name, seed=seed, visual=base.visual)
+    return Task(
+        llava.model, caption_loss(llava, world=world_of_model(name), seed=seed, batch_size=batch_size)
+    )
 
 
 def _towards_safety(base: torch.nn.Module, name: str, **options: int) -> Task:
     reference = frozen_copy(base)
-    tuples = load_tuples("mini-visu", split="train")
-    return Task(base, safe_clip_loss(base, reference, tuples, **options), (reference,))
+    world = world_of_model(name)
+    tuples = load_tuples(world.name, split="train")
+    return Task(base, safe_clip_loss(base, reference, tuples, world=world, **options), (reference,))
 
 
 RECIPES = {
+    "mini2-ViT-L-14": Recipe(_on_the_web(clip_loss), steps=3800, learning_rate=1e-3),
     "mini-ViT-L-14": Recipe(_on_the_web(clip_loss), steps=3800, learning_rate=1e-3),
     "mini-ViT-B-32": Recipe(_on_the_web(clip_loss)),
     "mini-CoCa": Recipe(_on_the_web(coca_loss)),
