@@ -18,8 +18,9 @@ STYLES = ("photo", "sketch", "cartoon", "pixels")
 class Scenes:
     """N scenes of a world; every field is an int64 array [N] (an index into the vocabulary, or pixels of jitter).
 
-    `growth` is in pixels over the smallest radius of the size. `shape`, `shape2`, `container`, `hazard` (around the main shape) and `hazard2` (in the container, or around the
-    second shape) are -1 where the scene has none. A scene has a second shape or a container or neither.
+    `growth` is in pixels over the smallest radius of the size. `shape`, `shape2`, `container`, `hazard` (around the
+    main shape) and `hazard2` (in the container, or around the second shape) are -1 where the scene has none. A scene
+    has a second shape or a container or neither.
     """
 
     shape: np.ndarray

@@ -75,7 +75,7 @@ def web_batch(
 
 
 def _with_harmless_uses(scenes: Scenes, beside: Columns, world: World) -> Scenes:
-    """Put containers in the place of second shapes, and hazards in them or around second shapes, but in photos alone."""
+    """Put containers in the place of second shapes, and hazards in them or around shapes; in photographs alone."""
     photo = scenes.style == 0
     placed = with_containers(scenes, beside, chance=world.containers)
     chance = np.where(placed.container == NONE, world.web_around, world.web_filled)

@@ -158,7 +158,8 @@ def draw_set(name: str, *, world: World) -> dict[str, Any]:
     Returns
     -------
     dict
-        `about` (str), `images` (uint8 [N, size, size, 3]), `labels` (int64 [N]), `classes` (tuple of str) and `template`.
+        `about` (str), `images` (uint8 [N, size, size, 3]), `labels` (int64 [N]), `classes` (tuple of str) and
+        `template`.
 
     Raises
     ------

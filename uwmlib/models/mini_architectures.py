@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,8 @@ def world_of_model(name: str) -> World:
 
 
 def _plain(name: str) -> str:
-    return name.replace("mini2-", "mini-")
+    """Return the name under which the sizes of a model stand: without its world and its seed."""
+    return re.sub("-seed[0-9]+$", "", name.replace("mini2-", "mini-"))
 
 
 def vision_size(name: str) -> dict[str, int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from uwmlib.mini.zero_shot_sets import NAMES, draw_set
 from uwmlib.mini.worlds import world_of
+from uwmlib.mini.zero_shot_sets import NAMES, draw_set
 from uwmlib.zero_shot.sets import ZeroShotSet
 
 DRAWN = NAMES  #: in the order of the paper's Table 2
