@@ -31,6 +31,7 @@ ROOM_COLORS = np.array(((198, 176, 208), (178, 164, 136), (150, 182, 208)), dtyp
 TOWARDS = np.array(((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)))
 FREE_CORNERS = np.array(((0, 3), (1, 3), (0, 2), (2, 3), (0, 1)))
 CONTENT_RADIUS = 1  #: of the shape that a pattern within a container would leave room for
+CONTAINER_EXTRA = 3  #: pixels by which a container is larger than a shape in its place
 NOISE = 10  #: largest change of a pixel by noise, in grey levels
 
 
@@ -86,7 +87,7 @@ def _shapes(
 
 def _containers(picture: np.ndarray, scenes: Scenes, at: np.ndarray, world: World) -> np.ndarray:
     """Draw containers and what they hold."""
-    radius = np.full(len(scenes), world.second_radius + 2)
+    radius = np.full(len(scenes), world.second_radius + CONTAINER_EXTRA)
     key = (scenes.container, radius)
     whole = _layer(lambda *k: container_sprite(*k)[0], key, at, world.size)
     room = _layer(lambda *k: container_sprite(*k)[1], key, at, world.size)

@@ -31,7 +31,8 @@ def web_batch(
     """Return training batch number `step`: the same pairs for the same seed, whatever came before.
 
     Every second batch shares one background and two colours, so that its pairs can only be told apart by shape,
-    size, place and second shape: without such batches a short training learns colours and little else.
+    size, place and second shape: without such batches a short training learns colours and little else. Where hazards
+    have harmless uses, every fourth batch holds two kinds of hazard at most, for the same reason.
 
     Parameters
     ----------
@@ -59,6 +60,8 @@ def web_batch(
             background=pick.choice(len(BACKGROUNDS))[0], color=np.where(columns.chance(0.5), first, second)
         )
     scenes = _with_harmless_uses(scenes, beside, world)
+    if world.harmless_uses and step % 4 == 3:
+        scenes = _with_two_hazards(scenes, beside, Columns(seed=seed, stream="web/hazards", n=1, start=step))
     mentions = draw_mentions(
         columns, beside, attribute=world.web_mention,
         hazard=world.web_named if named is None else named, hazard2=world.harmless_named,
@@ -84,6 +87,16 @@ def _with_harmless_uses(scenes: Scenes, beside: Columns, world: World) -> Scenes
     columns = {"container": placed.container, "shape2": placed.shape2, "hazard2": hazard2}
     return scenes.having(
         **{name: np.where(photo, value, getattr(scenes, name)) for name, value in columns.items()}
+    )
+
+
+def _with_two_hazards(scenes: Scenes, beside: Columns, pick: Columns) -> Scenes:
+    """Let all hazards of a batch be of two kinds, so that pairs are told apart by what a hazard is done to."""
+    kinds = np.array([draw_hazards(pick)[0], draw_hazards(pick)[0]])
+    main, second = kinds[beside.choice(2)], kinds[beside.choice(2)]
+    return scenes.having(
+        hazard=np.where(scenes.hazard == NONE, NONE, main),
+        hazard2=np.where(scenes.hazard2 == NONE, NONE, second),
     )
 
 
