@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -23,6 +22,7 @@ from uwmlib.evaluation import embed_images, embed_texts
 from uwmlib.files import write_json
 from uwmlib.mini.benign import draw_benign
 from uwmlib.mini.pairs import SPLITS, draw_tuples
+from uwmlib.mini.readers import simple_readers
 from uwmlib.mini.worlds import SECOND, World
 from uwmlib.mini.zero_shot_sets import NAMES, draw_set
 from uwmlib.models.mini import wrap_mini
@@ -33,37 +33,6 @@ from uwmlib.training.contrastive import clip_loss, web_loss
 from uwmlib.training.recipes import write_weights
 from uwmlib.tuples.tuples import Tuples
 from uwmlib.zero_shot.sets import ZeroShotSet
-
-SIDES = ("safe", "unsafe")
-
-
-def colours_and_edges(pictures: np.ndarray) -> np.ndarray:
-    """Return the shares of 64 colours and six figures of edge energy: [N, H, W, 3] -> [N, 70]."""
-    coarse = pictures // 64
-    numbers = (coarse[..., 0] * 16 + coarse[..., 1] * 4 + coarse[..., 2]).reshape(len(pictures), -1)
-    shares = np.stack([np.bincount(row, minlength=64) for row in numbers]) / numbers.shape[1]
-    grey = pictures.astype(float).mean(-1)
-    steps = [np.abs(np.diff(grey, axis=axis)) for axis in (1, 2)]
-    edges = [f(step).mean((1, 2)) for step in steps for f in (np.abs, np.square, lambda s: s > 30)]
-    return np.concatenate([shares, np.stack(edges, axis=1)], axis=1)
-
-
-def simple_readers(world: World, n: int = 4000) -> dict[str, float]:
-    """Return how often a bag of words tells captions' sides apart, and colours and edges the pictures', in percent."""
-    parts = {"train": n, "test": SPLITS["test"]}
-    drawn = {split: draw_tuples(split, np.arange(rows), world=world) for split, rows in parts.items()}
-    labels = {split: np.repeat([0, 1], rows) for split, rows in parts.items()}
-    texts = {split: [text for side in SIDES for text in drawn[split][f"{side}_texts"]] for split in parts}
-    pictures = {
-        split: colours_and_edges(np.concatenate([drawn[split][f"{side}_images"] for side in SIDES]))
-        for split in parts
-    }
-    words = make_pipeline(CountVectorizer(token_pattern="[a-z]+"), LogisticRegression(max_iter=3000))
-    colours = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000))
-    return {
-        name: 100 * reader.fit(x["train"], labels["train"]).score(x["test"], labels["test"])
-        for name, reader, x in (("words", words, texts), ("colours", colours, pictures))
-    }
 
 
 def probed(harmless: np.ndarray, unsafe: np.ndarray) -> float:

@@ -16,6 +16,7 @@ from uwmlib.mini.digits import digit_pictures, n_held_out
 from uwmlib.mini.grammar import captions, draw_mentions
 from uwmlib.mini.pairs import SPLITS, draw_tuples, tuple_scenes
 from uwmlib.mini.randomness import Columns
+from uwmlib.mini.readers import colours_and_edges, simple_readers
 from uwmlib.mini.render import render
 from uwmlib.mini.scenes import NONE, bystanders, draw_scenes, radii
 from uwmlib.mini.sprites import (
@@ -355,3 +356,32 @@ def test_siglip_tokenizer_pads_with_its_end_token():
     assert (ids[0, 3:] == 1).all() and len(set(ids[0, :3].tolist())) == 3 and ids[0, :3].min() > 1
     assert ids[2, 0] == tokenizer.unknown and len(set(ids[2, 1:25].tolist())) == 1
     assert ids.max() < tokenizer.vocab_size == max(tokenizer.ids.values()) + 1
+
+
+def test_simple_readers_do_not_tell_the_sides_of_the_second_world():
+    found = simple_readers(SECOND, n=3000)
+    assert 70 < found["words"] <= 92 and 60 < found["colours"] <= 80
+
+
+def test_simple_readers_tell_the_sides_of_the_first_world():
+    found = simple_readers(FIRST, n=1000)
+    assert found["words"] == 100 and found["colours"] > 80
+
+
+def test_colours_and_edges_by_hand():
+    picture = np.zeros((1, 4, 4, 3), dtype=np.uint8)
+    picture[0, :, 2:] = (
+        255,
+        70,
+        0,
+    )  # colour number 3 * 16 + 1 * 4, grey 108.33; one edge between columns 1 and 2
+    found = colours_and_edges(picture)[0]
+    assert found[0] == found[52] == 0.5 and found[:64].sum() == 1
+    assert (found[64:67] == 0).all()  # rows do not differ
+    assert found[67:] == pytest.approx([325 / 9, (325 / 3) ** 2 / 3, 1 / 3])
+
+
+def test_no_word_of_the_second_world_is_on_one_side_only():
+    drawn = draw_tuples("train", np.arange(4000), world=SECOND)
+    safe, unsafe = (set(" ".join(drawn[f"{side}_texts"]).split()) for side in ("safe", "unsafe"))
+    assert safe == unsafe
