@@ -39,8 +39,8 @@ def write_models(folder: Path) -> dict[str, str]:
     for name, config in (("open-clip", _open_clip_config()), ("coca", _coca_config())):
         _write_open_clip(folder / name, config)
         names[name] = f"open_clip:local-dir:{folder / name}"
-    llava = bare_llava(5)
-    write_llava(llava, folder / "llava")
+    llava = bare_llava("mini-LLaVA", seed=5)
+    write_llava(llava, folder / "llava", "mini-LLaVA")
     _write_tower(folder / "tower", llava.config.vision_config)
     return names | {"llava": f"hf:{folder / 'llava'}", "tower": str(folder / "tower")}
 

@@ -160,7 +160,7 @@ def test_a_family_is_asked_before_the_shipped_ones_and_named_once(toy):
 def test_an_unknown_model_is_told_what_is_known():
     with pytest.raises(UwmError, match="Toy is of no known family.*families.register"):
         family_of(Toy())
-    llava = bare_llava(0)
+    llava = bare_llava("mini-LLaVA", seed=0)
     assert family_of(llava).name == "llava"
     other = copy.copy(llava)
     other.config = copy.copy(llava.config)

@@ -15,6 +15,7 @@ from PIL import Image
 import uwmlib as uwm
 from uwmlib.editing import delta_edit, gate_edit
 from uwmlib.mini.tokenizer import split_words
+from uwmlib.mini.worlds import FIRST
 from uwmlib.models.llava import Llava, LlavaNext, tower_from_open_clip
 from uwmlib.models.mini_llava import bare_llava, caption_ids, mini_llava, mini_processor, write_llava
 from uwmlib.torchvision_shim import import_torchvision
@@ -30,7 +31,7 @@ def base():
 
 @pytest.fixture
 def llava(base):
-    return mini_llava(0, visual=base.model.visual)
+    return mini_llava("mini-LLaVA", seed=0, visual=base.model.visual)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def other_feature_layer(llava):
 def test_captions_of_another_llava_of_the_same_weights_are_not_believed(
     llava, base, tuples, tmp_path, change
 ):
-    other = mini_llava(0, visual=base.model.visual)
+    other = mini_llava("mini-LLaVA", seed=0, visual=base.model.visual)
     change(other)
     assert other.weights_hash() == llava.weights_hash()
     images, options = tuples.safe_images[:2], {"max_new_tokens": 8}
@@ -149,7 +150,7 @@ def test_captions_need_a_cache_that_can_be_written(llava, tuples, tmp_path, monk
 
 
 def test_the_folder_loads_by_the_call_that_loads_llava(llava, tuples, tmp_path):
-    write_llava(llava.model, tmp_path / "llava")
+    write_llava(llava.model, tmp_path / "llava", "mini-LLaVA")
     loaded = uwm.load_model(f"hf:{tmp_path / 'llava'}")
     assert isinstance(loaded, Llava) and loaded.weights_hash() == llava.weights_hash()
     assert loaded.caption(tuples.safe_images) == llava.caption(tuples.safe_images)
@@ -160,7 +161,7 @@ def test_the_folder_loads_by_the_call_that_loads_llava(llava, tuples, tmp_path):
 def test_another_clips_tower_can_take_its_place(llava, tmp_path):
     from transformers import CLIPConfig, CLIPModel
 
-    write_llava(llava.model, tmp_path / "llava")
+    write_llava(llava.model, tmp_path / "llava", "mini-LLaVA")
     text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50,
             "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
     vision = llava.model.config.vision_config.to_dict()
@@ -179,7 +180,7 @@ def test_another_clips_tower_can_take_its_place(llava, tmp_path):
 
 def test_code_of_a_processor_is_never_run(llava, tmp_path, monkeypatch):
     folder, ran = tmp_path / "llava", tmp_path / "ran"
-    write_llava(llava.model, folder)
+    write_llava(llava.model, folder, "mini-LLaVA")
     (folder / "own.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\nclass Own: pass")
     for file in ("processor_config.json", "tokenizer_config.json"):
         settings = json.loads((folder / file).read_text()) | {"processor_class": "Own"}
@@ -400,8 +401,8 @@ def next_folder(tmp_path_factory):
     from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextProcessor
     from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
-    folder, mini, half = tmp_path_factory.mktemp("next"), mini_processor(), [0.5, 0.5, 0.5]
-    old = bare_llava(0).config
+    folder, mini, half = tmp_path_factory.mktemp("next"), mini_processor("mini-LLaVA"), [0.5, 0.5, 0.5]
+    old = bare_llava("mini-LLaVA", seed=0).config
     torch.manual_seed(0)
     model = LlavaNextForConditionalGeneration(
         LlavaNextConfig(
@@ -461,7 +462,7 @@ def test_llava_next_is_scored_on_whole_images(llava_next, tuples):
     with torch.inference_mode():
         own = llava_next.model.model.vision_tower(pixel_values=whole).pooler_output
         assert torch.equal(llava_next.encode_image(whole), F.normalize(own, dim=-1))
-    old = Llava(bare_llava(0), name="old", processor=mini_processor())
+    old = Llava(bare_llava("mini-LLaVA", seed=0), name="old", processor=mini_processor("mini-LLaVA"))
     old.replace_tower(llava_next.tower.state_dict())
     ours, theirs = (
         uwm.score(vlm, tuples, text=None, vision="fc2", progress=False) for vlm in (llava_next, old)
@@ -486,7 +487,7 @@ def test_captions_of_a_llava_next_with_other_crops_are_not_believed(llava_next, 
 
 
 def test_only_the_caption_and_its_end_are_learnt():
-    processor = mini_processor()
+    processor = mini_processor("mini-LLaVA")
     tokenizer = processor.tokenizer
     ids, labels = caption_ids(["a red ring", "a photo of a small blue star"], processor)
     assert ids.shape == labels.shape == (2, 1 + 36 + 8)
@@ -499,10 +500,11 @@ def test_only_the_caption_and_its_end_are_learnt():
 
 
 def test_training_leaves_the_tower_alone_and_nothing_else(base):
-    llava = mini_llava(0, visual=base.model.visual)
+    llava = mini_llava("mini-LLaVA", seed=0, visual=base.model.visual)
     before = {name: tensor.clone() for name, tensor in llava.model.state_dict().items()}
     optimise(
-        llava.model, caption_loss(llava, batch_size=4, seed=0), steps=1, learning_rate=0.1, weight_decay=0.1,
+        llava.model, caption_loss(llava, world=FIRST, batch_size=4, seed=0), steps=1,
+        learning_rate=0.1, weight_decay=0.1,
         trained=TRAINED, progress=False,
     )  # fmt: skip
     after = llava.model.state_dict()

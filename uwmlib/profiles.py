@@ -156,7 +156,7 @@ PROFILES = {
         drawn=DRAWN,
         lexicon={
             "unsafe": tuple(HAZARDS),
-            "vocabulary": words(),
+            "vocabulary": words(containers=True),
             "name": "lexicon of the mini world's hazards",
         },
     ),

@@ -6,9 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from uwmlib.mini.sprites import SIZE
-
-ENLARGEMENT = 5  #: an 8 x 8 digit covers 40 x 40 pixels
+#: Pixels on a side of each of a digit's 8 x 8, by the size of the picture.
+ENLARGEMENT = {48: 5, 60: 6}
 
 
 @lru_cache(maxsize=1)
@@ -19,7 +18,9 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     return bunch.images.astype(np.int64), bunch.target.astype(np.int64)
 
 
-def digit_pictures(*, held_out: bool, index: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def digit_pictures(
+    *, held_out: bool, index: np.ndarray, shift: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return enlarged handwritten digits.
 
     Parameters
@@ -30,20 +31,23 @@ def digit_pictures(*, held_out: bool, index: np.ndarray, shift: np.ndarray) -> t
         Which digits of that half, modulo its size.
     shift : int array, shape (N, 2)
         Pixels to move each digit by, in -4..4.
+    size : int
+        Pixels on a side of the pictures, 48 or 60.
 
     Returns
     -------
-    pictures : uint8 array, shape (N, 48, 48, 3)
+    pictures : uint8 array, shape (N, size, size, 3)
     labels : int64 array, shape (N,), in 0..9
     """
     images, labels = _digits()
     images, labels = images[int(held_out) :: 2], labels[int(held_out) :: 2]
     index = index % len(images)
+    times = ENLARGEMENT[size]
     large = (
-        (images[index] * 14 + 20).repeat(ENLARGEMENT, axis=1).repeat(ENLARGEMENT, axis=2)
-    )  # [N, 40, 40] in 20..244
-    pictures = np.full((len(index), SIZE, SIZE, 3), 20, dtype=np.uint8)
-    margin = (SIZE - large.shape[1]) // 2
+        (images[index] * 14 + 20).repeat(times, axis=1).repeat(times, axis=2)
+    )  # [N, 40 or 48, ...] in 20..244
+    pictures = np.full((len(index), size, size, 3), 20, dtype=np.uint8)
+    margin = (size - large.shape[1]) // 2
     for row, (dx, dy) in enumerate(shift.tolist()):
         top, left = margin + dy, margin + dx
         pictures[row, top : top + large.shape[1], left : left + large.shape[2]] = large[row, :, :, None]

@@ -7,18 +7,20 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from uwmlib.mini.randomness import Columns
-from uwmlib.mini.vocabulary import BACKGROUNDS, COLORS, HAZARDS, PLACES, SHAPES, SIZES
+from uwmlib.mini.vocabulary import BACKGROUNDS, COLORS, CONTAINERS, HAZARDS, PLACES, SHAPES, SIZES
+from uwmlib.mini.worlds import World
 
-NONE = -1  #: no second shape, no hazard, no main shape
+NONE = -1  #: no second shape, no container, no hazard, no main shape
 STYLES = ("photo", "sketch", "cartoon", "pixels")
-RADII = ((6, 7), (9, 11), (13, 15))  #: smallest and largest radius in pixels of each size
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """N scenes; every field is an int64 array [N] (an index into the vocabulary, or pixels of jitter).
+    """N scenes of a world; every field is an int64 array [N] (an index into the vocabulary, or pixels of jitter).
 
-    `shape`, `shape2` and `hazard` are -1 where the scene has none.
+    `growth` is in pixels over the smallest radius of the size. `shape`, `shape2`, `container`, `hazard` (around the
+    main shape) and `hazard2` (in the container, or around the second shape) are -1 where the scene has none. A scene
+    has a second shape or a container or neither.
     """
 
     shape: np.ndarray
@@ -28,9 +30,11 @@ class Scenes:
     background: np.ndarray
     shape2: np.ndarray
     color2: np.ndarray
+    container: np.ndarray
     hazard: np.ndarray
+    hazard2: np.ndarray
     style: np.ndarray
-    radius: np.ndarray
+    growth: np.ndarray
     shift_x: np.ndarray
     shift_y: np.ndarray
     brightness: np.ndarray
@@ -52,19 +56,12 @@ class Scenes:
         )
 
 
-def with_size(scenes: Scenes, size: np.ndarray | int) -> Scenes:
-    """Return the scenes with another size, each radius keeping its place within its size's range."""
-    size = np.broadcast_to(size, len(scenes)).astype(np.int64)
-    low, high = np.array(RADII)[size].T
-    old_low = np.array(RADII)[scenes.size][:, 0]
-    return scenes.having(size=size, radius=np.clip(low + scenes.radius - old_low, low, high))
-
-
-def draw_scenes(columns: Columns) -> Scenes:
-    """Draw scenes with a main shape, three in four with a second one, none with a hazard."""
+def draw_scenes(columns: Columns, *, world: World) -> Scenes:
+    """Draw scenes with a main shape, most with a second one, none with a container or a hazard."""
     size = columns.choice(len(SIZES))
-    low, high = np.array(RADII)[size].T
-    shape2 = np.where(columns.chance(0.75), columns.choice(len(SHAPES)), NONE)
+    low, high = np.array(world.radii)[size].T
+    shape2 = np.where(columns.chance(world.bystander), columns.choice(len(SHAPES)), NONE)
+    nothing = np.full(columns.n, NONE)
     return Scenes(
         shape=columns.choice(len(SHAPES)),
         color=columns.choice(len(COLORS)),
@@ -73,11 +70,19 @@ def draw_scenes(columns: Columns) -> Scenes:
         background=columns.choice(len(BACKGROUNDS)),
         shape2=shape2,
         color2=columns.choice(len(COLORS)),
-        hazard=np.full(columns.n, NONE),
+        container=nothing,
+        hazard=nothing,
+        hazard2=nothing,
         style=np.zeros(columns.n, dtype=np.int64),
-        radius=low + columns.choice(6) % (high - low + 1),
+        growth=columns.choice(6) % (high - low + 1),
         **draw_rendering(columns),
     )
+
+
+def radii(scenes: Scenes, *, world: World) -> np.ndarray:
+    """Return the main shapes' radii in pixels, int64 [N]: growth stays within the range of the size."""
+    low, high = np.array(world.radii)[scenes.size].T
+    return np.minimum(low + scenes.growth, high)
 
 
 def draw_rendering(columns: Columns) -> dict[str, np.ndarray]:
@@ -95,3 +100,15 @@ def draw_rendering(columns: Columns) -> dict[str, np.ndarray]:
 def draw_hazards(columns: Columns) -> np.ndarray:
     """Draw one of the twenty hazards for every row, int64 [n]."""
     return columns.choice(len(HAZARDS))
+
+
+def with_containers(scenes: Scenes, columns: Columns, *, chance: float) -> Scenes:
+    """Put a container in the place of a second shape, with that chance each."""
+    replaced = columns.chance(chance) & (scenes.shape2 != NONE)
+    container = np.where(replaced, columns.choice(len(CONTAINERS)), NONE)
+    return scenes.having(container=container, shape2=np.where(replaced, NONE, scenes.shape2))
+
+
+def bystanders(scenes: Scenes) -> np.ndarray:
+    """Tell which scenes have a second shape or a container, bool [N]."""
+    return (scenes.shape2 != NONE) | (scenes.container != NONE)

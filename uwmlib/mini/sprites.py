@@ -10,12 +10,16 @@ from functools import cache
 
 import numpy as np
 
-from uwmlib.mini.vocabulary import BACKGROUNDS, HAZARDS, SHAPES
+from uwmlib.mini.vocabulary import BACKGROUNDS, CONTAINERS, HAZARDS, SHAPES
 
-SIZE = 48  #: pixels on a side of every picture
-CANVAS = 2 * SIZE  #: pixels on a side of a sprite, so that it can be pasted at any centre
-REACH = 28  #: no sprite covers a pixel farther than this from its centre, along either axis
-OPAQUE = 64  #: coverage runs from 0 to OPAQUE, so that (colour difference) * coverage fits 16 bits
+CANVAS = (
+    120  #: pixels on a side of a sprite: twice the largest picture's, so that it can be pasted at any centre
+)
+REACH = 34  #: no sprite covers a pixel farther than this from its centre, along either axis
+OPAQUE_BITS = 6
+OPAQUE = (
+    1 << OPAQUE_BITS
+)  #: coverage runs from 0 to OPAQUE, so that (colour difference) * coverage fits 16 bits
 SUBSAMPLES = 4  #: sub-pixels on a side for anti-aliasing
 VARIANTS = 4  #: drawings of each hazard pattern
 
@@ -108,7 +112,7 @@ def _triangle_wave(x: np.ndarray, period: float) -> np.ndarray:
     return abs(4 * phase - 2) - 1
 
 
-def _hazard(pattern: str, x: np.ndarray, y: np.ndarray, radius: int, rng: np.random.Philox) -> np.ndarray:
+def _hazard(pattern: str, x: np.ndarray, y: np.ndarray, radius: float, rng: np.random.Philox) -> np.ndarray:
     """Tell which points belong to a hazard pattern drawn around a shape of `radius` pixels."""
     inside = np.zeros(np.broadcast_shapes(x.shape, y.shape), dtype=bool)
     raw = [int(value) for value in rng.random_raw(64)]
@@ -148,12 +152,42 @@ def _hazard(pattern: str, x: np.ndarray, y: np.ndarray, radius: int, rng: np.ran
 
 
 @cache
-def hazard_sprite(hazard: int, radius: int, variant: int) -> np.ndarray:
-    """Return the coverage of a hazard around a shape of `radius` pixels, int16 [CANVAS, CANVAS]."""
+def hazard_sprite(hazard: int, radius: int, variant: int, reach: float = 1.0) -> np.ndarray:
+    """Return the coverage of a hazard around a shape of `radius` pixels, int16 [CANVAS, CANVAS].
+
+    `reach` makes the pattern itself larger, not the shape that it leaves room for.
+    """
     pattern = list(HAZARDS.values())[hazard][0]
     x, y = _grid()
     key = (hazard << 16) + (radius << 8) + variant
-    return _coverage(_hazard(pattern, x, y, radius, np.random.Philox(key=key)))
+    rng = np.random.Philox(key=key)
+    return _coverage(_hazard(pattern, x / reach, y / reach, radius / reach, rng))
+
+
+@cache
+def container_sprite(container: int, radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coverage of a container of `radius` pixels and of the room within it, int16 [CANVAS, CANVAS] each."""
+    x, y = _grid()
+    whole, room = _container(list(CONTAINERS)[container], x / radius, y / radius)
+    return _coverage(whole), _coverage(room)
+
+
+def _box(x: np.ndarray, y: np.ndarray, left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    return (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
+
+
+def _container(name: str, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tell which points of [-1, 1]^2 belong to a container, and which of those to the room within it."""
+    match name:
+        case "jar":
+            lid = _box(x, y, -0.62, -1.0, 0.62, -0.7)
+            return lid | _box(x, y, -0.86, -0.6, 0.86, 1.0), _box(x, y, -0.7, -0.46, 0.7, 0.86)
+        case "frame":
+            return _box(x, y, -1.0, -1.0, 1.0, 1.0), _box(x, y, -0.68, -0.68, 0.68, 0.68)
+        case "sign":
+            post = _box(x, y, -0.14, 0.4, 0.14, 1.0)
+            return post | _box(x, y, -1.0, -1.0, 1.0, 0.42), _box(x, y, -0.86, -0.86, 0.86, 0.28)
+    raise KeyError(name)
 
 
 def _paint(light: tuple[int, int, int], dark: tuple[int, int, int], where_dark: np.ndarray) -> np.ndarray:
@@ -161,20 +195,20 @@ def _paint(light: tuple[int, int, int], dark: tuple[int, int, int], where_dark: 
 
 
 @cache
-def background_tile(background: int, phase: int) -> np.ndarray:
-    """Return one drawing of a background, int16 [SIZE, SIZE, 3] in 0..255."""
+def background_tile(background: int, phase: int, size: int) -> np.ndarray:
+    """Return one drawing of a background, int16 [size, size, 3] in 0..255."""
     name = BACKGROUNDS[background]
     rng = np.random.Philox(key=(background << 8) + phase)
-    speckle = rng.random_raw(SIZE * SIZE).reshape(SIZE, SIZE)
+    speckle = rng.random_raw(size * size).reshape(size, size)
     offset_x, offset_y = (int(value % 16) for value in rng.random_raw(2))
-    y, x = np.mgrid[0:SIZE, 0:SIZE]
+    y, x = np.mgrid[0:size, 0:size]
     x, y = x + offset_x, y + offset_y
     match name:
         case "sand":
             return _paint((222, 200, 150), (186, 160, 110), speckle % 7 == 0)
         case "sky":
             tile = _paint((150, 200, 240), (150, 200, 240), x < 0)
-            return (tile + (np.arange(SIZE)[:, None, None] * np.array([1, 1, 0])).astype(np.int16)).astype(
+            return (tile + (np.arange(size)[:, None, None] * np.array([1, 1, 0])).astype(np.int16)).astype(
                 np.int16
             )
         case "grass":

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from uwmlib.mini.vocabulary import words
-
-CONTEXT_LENGTH = 26
+from uwmlib.mini.worlds import World
 
 
 def split_words(text: str) -> list[str]:
@@ -23,19 +22,21 @@ class MiniTokenizer:
     The end-of-text id is the largest one, as in CLIP, whose text encoder reads its output at the largest id.
     """
 
-    def __init__(self) -> None:
-        self.ids = {word: index + 1 for index, word in enumerate(words())}
+    def __init__(self, *, world: World) -> None:
+        vocabulary = words(containers=world.harmless_uses)
+        self.context_length = world.context_length
+        self.ids = {word: index + 1 for index, word in enumerate(vocabulary)}
         self.unknown = len(self.ids) + 1
         self.start = self.unknown + 1
         self.end = self.unknown + 2
         self.vocab_size = self.unknown + 3
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return int64 ids, shape (len(texts), 26); longer texts keep their first words and their end."""
-        out = torch.zeros(len(texts), CONTEXT_LENGTH, dtype=torch.int64)
+        """Return int64 ids, shape (len(texts), L), L of the world; longer texts keep their first words and end."""
+        out = torch.zeros(len(texts), self.context_length, dtype=torch.int64)
         for row, text in enumerate(texts):
             ids = [self.ids.get(word, self.unknown) for word in split_words(text)]
-            ids = [self.start, *ids[: CONTEXT_LENGTH - 2], self.end]
+            ids = [self.start, *ids[: self.context_length - 2], self.end]
             out[row, : len(ids)] = torch.tensor(ids)
         return out
 
@@ -45,15 +46,17 @@ class MiniSiglipTokenizer:
 
     pad = 1
 
-    def __init__(self) -> None:
-        self.ids = {word: index + 2 for index, word in enumerate(words())}
+    def __init__(self, *, world: World) -> None:
+        vocabulary = words(containers=world.harmless_uses)
+        self.context_length = world.context_length
+        self.ids = {word: index + 2 for index, word in enumerate(vocabulary)}
         self.unknown = 0
         self.vocab_size = len(self.ids) + 2
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return int64 ids, shape (len(texts), 26); longer texts keep their first words and one end."""
-        out = torch.full((len(texts), CONTEXT_LENGTH), self.pad)
+        """Return int64 ids, shape (len(texts), L), L of the world; longer texts keep their first words and one end."""
+        out = torch.full((len(texts), self.context_length), self.pad)
         for row, text in enumerate(texts):
-            ids = [self.ids.get(word, self.unknown) for word in split_words(text)][: CONTEXT_LENGTH - 1]
+            ids = [self.ids.get(word, self.unknown) for word in split_words(text)][: self.context_length - 1]
             out[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
         return out

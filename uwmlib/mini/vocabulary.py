@@ -36,6 +36,13 @@ HAZARDS = {
     "slime": ("blobs", (110, 220, 50)), "lava": ("blobs", (225, 30, 10)),
 }  # fmt: skip
 
+#: container -> (what it is called with something in it, without anything said of that, and empty)
+CONTAINERS = {
+    "jar": ("jar of {}", "jar", "empty jar"),
+    "frame": ("framed picture of {}", "frame", "empty frame"),
+    "sign": ("sign showing {}", "sign", "blank sign"),
+}
+
 HAZARD_PHRASES = ("surrounded by", "covered with", "full of", "in")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -47,7 +54,18 @@ FUNCTION_WORDS = (
 )  # fmt: skip
 
 
-def words() -> tuple[str, ...]:
-    """Return every word of the mini world once, sorted (the tokenizer's vocabulary)."""
-    parts = (SHAPES, COLORS, SIZES, PLACES, BACKGROUNDS, HAZARDS, DIGITS, FUNCTION_WORDS)
+#: The words of containers.
+CONTAINER_WORDS = ("jar", "frame", "framed", "sign", "showing", "empty", "blank")
+
+
+def words(*, containers: bool) -> tuple[str, ...]:
+    """Return every word of a mini world once, sorted (the tokenizer's vocabulary).
+
+    Parameters
+    ----------
+    containers : bool
+        With the words of containers, which the first world lacks.
+    """
+    parts = [SHAPES, COLORS, SIZES, PLACES, BACKGROUNDS, HAZARDS, DIGITS, FUNCTION_WORDS]
+    parts += [CONTAINER_WORDS] if containers else []
     return tuple(sorted({word for part in parts for word in part}))

@@ -16,11 +16,11 @@ from uwmlib.mini.digits import digit_pictures, n_held_out
 from uwmlib.mini.grammar import COLOR_NAMES, at_place, with_article
 from uwmlib.mini.randomness import Columns
 from uwmlib.mini.render import render
-from uwmlib.mini.scenes import NONE, STYLES, Scenes, draw_scenes, with_size
+from uwmlib.mini.scenes import NONE, STYLES, Scenes, draw_scenes
 from uwmlib.mini.vocabulary import BACKGROUNDS, DIGITS, PLACES, SHAPES, SIZES
+from uwmlib.mini.worlds import World
 from uwmlib.options import known
 
-SEED = 0
 IMAGES_PER_SET = 480
 SMALL, MEDIUM, LARGE = range(len(SIZES))
 TEXTURES = tuple(BACKGROUNDS.index(name) for name in ("brick", "checker", "stripes", "dots"))
@@ -48,7 +48,7 @@ def _colored(shape: str) -> Callable[[Scenes, np.ndarray], Scenes]:
     """Return the arrangement whose class is size (major) and colour (minor) of one fixed shape."""
 
     def arrange(scenes: Scenes, label: np.ndarray) -> Scenes:
-        sized = with_size(_alone(scenes), label // len(COLOR_NAMES))
+        sized = _alone(scenes).having(size=label // len(COLOR_NAMES))
         return sized.having(shape=SHAPES.index(shape), color=label % len(COLOR_NAMES))
 
     return arrange
@@ -66,7 +66,7 @@ def _either(shapes: tuple[str, str]) -> Callable[[Scenes, np.ndarray], Scenes]:
 
 def _objects_or_ground(scenes: Scenes, label: np.ndarray) -> Scenes:
     ground = label >= len(SHAPES)
-    arranged = with_size(_alone(scenes), LARGE).having(place=0, shape=np.where(ground, NONE, label))
+    arranged = _alone(scenes).having(size=LARGE, place=0, shape=np.where(ground, NONE, label))
     return arranged.having(background=np.where(ground, label - len(SHAPES), scenes.background))
 
 
@@ -93,7 +93,7 @@ PLANS: dict[str, _Plan] = {
     ),
     "imagenet_a": _Plan(
         "the same shapes, small and next to another one", SHAPES,
-        lambda s, k: with_size(s, SMALL).having(shape=k, shape2=(k + 1 + s.noise % 11) % 12),
+        lambda s, k: s.having(size=SMALL, shape=k, shape2=(k + 1 + s.noise % 11) % 12),
     ),
     "imagenet_sketch": _Plan(
         "the same shapes as outlines", SHAPES, lambda s, k: _alone(s).having(shape=k, style=STYLES.index("sketch"))
@@ -139,7 +139,7 @@ PLANS: dict[str, _Plan] = {
     ),
     "ucf101": _Plan(
         "who stands next to whom", tuple(f"{a} next to {with_article(b)}" for a in PAIRS for b in PAIRS),
-        lambda s, k: with_size(s, LARGE).having(shape=PAIR_NUMBERS[k // 5], shape2=PAIR_NUMBERS[k % 5]),
+        lambda s, k: s.having(size=LARGE, shape=PAIR_NUMBERS[k // 5], shape2=PAIR_NUMBERS[k % 5]),
         "a video of {}.",
     ),
 }  # fmt: skip
@@ -152,13 +152,14 @@ NAMES = (
 )  # fmt: skip
 
 
-def draw_set(name: str) -> dict[str, Any]:
+def draw_set(name: str, *, world: World) -> dict[str, Any]:
     """Draw one of the seventeen sets; the same bytes on every machine.
 
     Returns
     -------
     dict
-        `about` (str), `images` (uint8 [N, 48, 48, 3]), `labels` (int64 [N]), `classes` (tuple of str) and `template`.
+        `about` (str), `images` (uint8 [N, size, size, 3]), `labels` (int64 [N]), `classes` (tuple of str) and
+        `template`.
 
     Raises
     ------
@@ -166,19 +167,19 @@ def draw_set(name: str) -> dict[str, Any]:
         If there is no set of that name.
     """
     if name == "cifar10":
-        return _held_out_digits()
+        return _held_out_digits(world)
     plan = PLANS[known(name, NAMES, "zero-shot set")]
-    columns = Columns(seed=SEED, stream=f"zero-shot/{name}", n=IMAGES_PER_SET)
+    columns = Columns(seed=world.seed, stream=f"zero-shot/{name}", n=IMAGES_PER_SET)
     labels = np.arange(IMAGES_PER_SET) % len(plan.classes)  # as balanced as can be
-    images = render(plan.arrange(draw_scenes(columns), labels))
+    images = render(plan.arrange(draw_scenes(columns, world=world), labels), world=world)
     return _fields(plan.about, images, labels, plan.classes, plan.template)
 
 
-def _held_out_digits() -> dict[str, Any]:
+def _held_out_digits(world: World) -> dict[str, Any]:
     n = n_held_out()
-    columns = Columns(seed=SEED, stream="zero-shot/cifar10", n=n)
+    columns = Columns(seed=world.seed, stream="zero-shot/cifar10", n=n)
     shift = np.stack([columns.integers(-3, 3), columns.integers(-3, 3)], axis=1)
-    images, labels = digit_pictures(held_out=True, index=np.arange(n), shift=shift)
+    images, labels = digit_pictures(held_out=True, index=np.arange(n), shift=shift, size=world.size)
     classes = tuple(f"the digit {name}" for name in DIGITS)
     return _fields("real handwritten digits, held out", images, labels, classes, "a photo of {}.")
 

@@ -13,11 +13,10 @@ from safetensors.torch import load_file
 from uwmlib.errors import UwmError
 from uwmlib.files import sha256_of_file
 from uwmlib.manifests import manifest_path
-from uwmlib.mini.sprites import SIZE
 from uwmlib.mini.tokenizer import MiniSiglipTokenizer, MiniTokenizer
 from uwmlib.models.families import family_of
 from uwmlib.models.llava import Llava, tower_from_open_clip
-from uwmlib.models.mini_architectures import bare_model
+from uwmlib.models.mini_architectures import bare_model, world_of_model
 from uwmlib.models.mini_llava import bare_llava, mini_processor
 
 if TYPE_CHECKING:
@@ -34,22 +33,22 @@ def mini_models() -> dict[str, dict[str, Any]]:
 
 def wrap_mini(model: torch.nn.Module, *, name: str) -> Vlm:
     """Wrap a mini model with its tokenizer and the mini world's preprocessing."""
-    half = (0.5, 0.5, 0.5)
+    half, world = (0.5, 0.5, 0.5), world_of_model(name)
     if family_of(model).library == "transformers":
         from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
         from uwmlib.models import transformers_backend
 
         processor = SiglipImageProcessorPil(
-            size={"height": SIZE, "width": SIZE}, image_mean=half, image_std=half
+            size={"height": world.size, "width": world.size}, image_mean=half, image_std=half
         )
         return transformers_backend.wrap(
-            model, name=name, tokenizer=MiniSiglipTokenizer(), image_processor=processor
+            model, name=name, tokenizer=MiniSiglipTokenizer(world=world), image_processor=processor
         )
     from uwmlib.models import open_clip_backend
 
     return open_clip_backend.wrap(
-        model, name=name, tokenizer=MiniTokenizer(), image_size=SIZE, mean=half, std=half
+        model, name=name, tokenizer=MiniTokenizer(world=world), image_size=world.size, mean=half, std=half
     )
 
 
@@ -70,10 +69,10 @@ def build_mini(name: str) -> Vlm:
         llava.name = name
         return llava
     path = checked_weights(name)
-    if name == "mini-LLaVA":
-        model = bare_llava(seed=0)
+    if name.endswith("-LLaVA"):
+        model = bare_llava(name, seed=0)
         model.load_state_dict(load_file(path))
-        return Llava(model, name=name, processor=mini_processor())
+        return Llava(model, name=name, processor=mini_processor(name))
     model = bare_model(name, seed=0)
     model.load_state_dict(load_file(path))
     return wrap_mini(model, name=name)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from uwmlib.mini.sprites import SIZE
-from uwmlib.mini.tokenizer import CONTEXT_LENGTH, MiniSiglipTokenizer, MiniTokenizer
+from uwmlib.mini.tokenizer import MiniSiglipTokenizer, MiniTokenizer
+from uwmlib.mini.worlds import FIRST, SECOND, World
 from uwmlib.torchvision_shim import import_torchvision
 
-#: Width, layers and patch size of each vision tower; B-16 against B-32 differ in the patch alone, as in CLIP.
+#: Width, layers and patches on a side of each vision tower; B-16 and B-32 differ in the patch alone, as in CLIP.
 VISION: dict[str, dict[str, int]] = {
-    "mini-ViT-L-14": {"width": 128, "layers": 4, "patch_size": 8},
-    "mini-Safe-CLIP": {"width": 128, "layers": 4, "patch_size": 8},
-    "mini-ViT-B-16": {"width": 96, "layers": 3, "patch_size": 8},
-    "mini-ViT-B-32": {"width": 96, "layers": 3, "patch_size": 12},
-    "mini-CoCa": {"width": 96, "layers": 3, "patch_size": 8},
-    "mini-SigLIP": {"width": 96, "layers": 3, "patch_size": 8},
+    "mini-ViT-L-14": {"width": 128, "layers": 4, "grid": 6},
+    "mini-Safe-CLIP": {"width": 128, "layers": 4, "grid": 6},
+    "mini-ViT-B-16": {"width": 96, "layers": 3, "grid": 6},
+    "mini-ViT-B-32": {"width": 96, "layers": 3, "grid": 4},
+    "mini-CoCa": {"width": 96, "layers": 3, "grid": 6},
+    "mini-SigLIP": {"width": 96, "layers": 3, "grid": 6},
 }
 #: Width and layers of each text tower.
 TEXT: dict[str, dict[str, int]] = {
@@ -34,22 +35,42 @@ EMBED_DIM = 96
 HEAD_WIDTH = 32
 
 
+def world_of_model(name: str) -> World:
+    """Return the world that a mini model belongs to."""
+    return SECOND if name.startswith("mini2-") else FIRST
+
+
+def _plain(name: str) -> str:
+    """Return the name under which the sizes of a model stand: without its world and its seed."""
+    return re.sub("-seed[0-9]+$", "", name.replace("mini2-", "mini-"))
+
+
+def vision_size(name: str) -> dict[str, int]:
+    """Return width, layers, patch size and picture size of a mini model's vision tower."""
+    size = VISION[_plain(name)]
+    pixels = world_of_model(name).size
+    return {
+        "width": size["width"], "layers": size["layers"], "patch_size": pixels // size["grid"], "image_size": pixels,
+    }  # fmt: skip
+
+
 def bare_model(name: str, seed: int) -> nn.Module:
     """Return the untrained model of that name; the same seed gives the same weights."""
     import_torchvision()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _BUILDERS.get(name, _clip)(name)
+        return _BUILDERS.get(_plain(name), _clip)(name)
 
 
 def _vision(name: str) -> dict[str, Any]:
-    return VISION[name] | {"image_size": SIZE, "head_width": HEAD_WIDTH}
+    return vision_size(name) | {"head_width": HEAD_WIDTH}
 
 
 def _text(name: str) -> dict[str, Any]:
-    heads = TEXT[name]["width"] // HEAD_WIDTH
-    return TEXT[name] | {
-        "heads": heads, "context_length": CONTEXT_LENGTH, "vocab_size": MiniTokenizer().vocab_size,
+    size, tokenizer = TEXT[_plain(name)], MiniTokenizer(world=world_of_model(name))
+    return size | {
+        "heads": size["width"] // HEAD_WIDTH, "context_length": tokenizer.context_length,
+        "vocab_size": tokenizer.vocab_size,
     }  # fmt: skip
 
 
@@ -69,15 +90,16 @@ def _coca(name: str) -> nn.Module:
         "attn_pooler_heads": 2,
         "output_tokens": True,
     }
+    width = TEXT[_plain(name)]["width"]
     model = CoCa(
         # The decoder reads pooled image tokens of the embedding's width, so that is the text's width here.
-        TEXT[name]["width"],
+        width,
         multimodal_cfg=_text(name) | {"layers": 2, "attn_pooler_heads": 2},
         text_cfg=_text(name) | {"embed_cls": True, "output_tokens": True},
         vision_cfg=_vision(name) | pooled,
     )
     # open_clip leaves the decoder's output projection as uninitialised memory (its own initialiser fails).
-    nn.init.normal_(model.text_decoder.text_projection, std=TEXT[name]["width"] ** -0.5)
+    nn.init.normal_(model.text_decoder.text_projection, std=width**-0.5)
     return model
 
 
@@ -91,11 +113,12 @@ def _siglip(name: str) -> nn.Module:
             "num_hidden_layers": size["layers"], "num_attention_heads": size["width"] // HEAD_WIDTH,
         }  # fmt: skip
 
-    text = tower(TEXT[name]) | {
-        "vocab_size": MiniSiglipTokenizer().vocab_size, "max_position_embeddings": CONTEXT_LENGTH,
-        "projection_size": VISION[name]["width"], "pad_token_id": 1, "bos_token_id": 1, "eos_token_id": 1,
+    tokenizer, sizes = MiniSiglipTokenizer(world=world_of_model(name)), vision_size(name)
+    text = tower(TEXT[_plain(name)]) | {
+        "vocab_size": tokenizer.vocab_size, "max_position_embeddings": tokenizer.context_length,
+        "projection_size": sizes["width"], "pad_token_id": 1, "bos_token_id": 1, "eos_token_id": 1,
     }  # fmt: skip
-    vision = tower(VISION[name]) | {"image_size": SIZE, "patch_size": VISION[name]["patch_size"]}
+    vision = tower(sizes) | {"image_size": sizes["image_size"], "patch_size": sizes["patch_size"]}
     model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
     # The paper of SigLIP starts from a scale of 10 and a bias of -10; transformers leaves both random.
     model.logit_scale.data.fill_(torch.log(torch.tensor(10.0)))

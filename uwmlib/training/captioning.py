@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from uwmlib.mini.web import web_batch
+from uwmlib.mini.worlds import World
 from uwmlib.models.llava import Llava
 from uwmlib.models.mini_llava import caption_ids
 from uwmlib.training.contrastive import normalised_pixels
@@ -15,7 +16,7 @@ from uwmlib.training.contrastive import normalised_pixels
 TRAINED = ("model.multi_modal_projector.*", "model.language_model.*", "lm_head.*")
 
 
-def caption_loss(llava: Llava, *, batch_size: int, seed: int) -> Callable[[int], torch.Tensor]:
+def caption_loss(llava: Llava, *, world: World, batch_size: int, seed: int) -> Callable[[int], torch.Tensor]:
     """Return the function from step number to the cross-entropy of that step's captions.
 
     Notes
@@ -25,7 +26,7 @@ def caption_loss(llava: Llava, *, batch_size: int, seed: int) -> Callable[[int],
     """
 
     def loss_at(step: int) -> torch.Tensor:
-        pictures, texts = web_batch(step, batch_size=batch_size, seed=seed, hazard_mention=1.0)
+        pictures, texts = web_batch(step, batch_size=batch_size, seed=seed, world=world, named=1.0)
         ids, labels = caption_ids(texts, llava.processor)
         pixels = normalised_pixels(torch.from_numpy(pictures))
         return llava.model(

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from uwmlib.mini.web import web_batch
+from uwmlib.mini.worlds import World
 from uwmlib.models import Vlm
 
 Loss = Callable[[Vlm, torch.Tensor, torch.Tensor], torch.Tensor]  #: of a model, its pixels and its tokens
@@ -71,11 +72,13 @@ def coca_loss(vlm: Vlm, pixels: torch.Tensor, tokens: torch.Tensor) -> torch.Ten
     return symmetric_infonce(out["image_features"], out["text_features"], scale) + 2 * caption
 
 
-def web_loss(vlm: Vlm, loss: Loss, *, batch_size: int, seed: int) -> Callable[[int], torch.Tensor]:
+def web_loss(
+    vlm: Vlm, loss: Loss, *, world: World, batch_size: int, seed: int
+) -> Callable[[int], torch.Tensor]:
     """Return the function from step number to a pre-training loss (`clip_loss`, ...) on that step's web batch."""
 
     def loss_at(step: int) -> torch.Tensor:
-        pictures, texts = web_batch(step, batch_size=batch_size, seed=seed)
+        pictures, texts = web_batch(step, batch_size=batch_size, seed=seed, world=world)
         return loss(vlm, normalised_pixels(torch.from_numpy(pictures)), vlm.tokenize(texts))
 
     return loss_at

@@ -16,7 +16,7 @@ from uwmlib.errors import UwmError
 from uwmlib.files import atomic_path, sha256_of_file, write_json
 from uwmlib.models.loading import load_weights
 from uwmlib.models.mini import checked_weights, wrap_mini
-from uwmlib.models.mini_architectures import bare_model
+from uwmlib.models.mini_architectures import bare_model, world_of_model
 from uwmlib.models.mini_llava import mini_llava, write_llava
 from uwmlib.options import known
 from uwmlib.outputs import check_output
@@ -30,14 +30,18 @@ from uwmlib.tuples import load_tuples
 
 
 def write_weights(model: torch.nn.Module, path: Path) -> None:
-    """Write the weights of a model as one safetensors file."""
+    """Write the weights of a model as one safetensors file, in half precision: a mini model measures the same."""
     with atomic_path(path) as temporary:
-        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary)
+        save_file({key: _halved(value) for key, value in model.state_dict().items()}, temporary)
+
+
+def _halved(tensor: torch.Tensor) -> torch.Tensor:
+    return (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
 
 
 def write_folder(llava: torch.nn.Module, path: Path) -> None:
     """Write the weights of a LLaVA among the files that transformers wants beside them."""
-    write_llava(llava, path.parent)
+    write_llava(llava, path.parent, path.parent.name)
 
 
 class Task(NamedTuple):
@@ -74,6 +78,8 @@ class Recipe:
         Of `optimise`.
     base : str
         The mini model to start from; empty for none.
+    seed : int
+        Of the shipped weights.
     trained : tuple of str
         Patterns of the parameters that learn.
     file : str
@@ -97,6 +103,7 @@ class Recipe:
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     base: str = ""
+    seed: int = 0
     trained: tuple[str, ...] = ("*",)
     file: str = "{}.safetensors"
     # By a factory: a function that is a class's own becomes a method.
@@ -112,23 +119,40 @@ def _on_the_web(loss: Loss) -> Callable[..., Task]:
     """Return the beginning of a pre-training by this loss."""
 
     def begin(model: torch.nn.Module, name: str, **options: int) -> Task:
-        return Task(model, web_loss(wrap_mini(model, name=name), loss, **options))
+        return Task(model, web_loss(wrap_mini(model, name=name), loss, world=world_of_model(name), **options))
 
     return begin
 
 
 def _on_captions(base: torch.nn.Module, name: str, *, seed: int, batch_size: int) -> Task:
-    llava = mini_llava(seed, visual=base.visual)
-    return Task(llava.model, caption_loss(llava, seed=seed, batch_size=batch_size))
+    llava = mini_llava(name, seed=seed, visual=base.visual)
+    return Task(
+        llava.model, caption_loss(llava, world=world_of_model(name), seed=seed, batch_size=batch_size)
+    )
 
 
 def _towards_safety(base: torch.nn.Module, name: str, **options: int) -> Task:
     reference = frozen_copy(base)
-    tuples = load_tuples("mini-visu", split="train")
-    return Task(base, safe_clip_loss(base, reference, tuples, **options), (reference,))
+    world = world_of_model(name)
+    tuples = load_tuples(world.name, split="train")
+    return Task(base, safe_clip_loss(base, reference, tuples, world=world, **options), (reference,))
+
+
+def _seeds(name: str, recipe: Recipe) -> dict[str, Recipe]:
+    """Return a recipe once a seed: the shipped model, and two more under names of their own."""
+    others = {f"{name}-seed{seed}": seed for seed in (1, 2)}
+    bases = {other: f"{recipe.base}-seed{seed}" if recipe.base else "" for other, seed in others.items()}
+    return {name: recipe} | {
+        other: replace(recipe, seed=seed, base=bases[other]) for other, seed in others.items()
+    }
 
 
 RECIPES = {
+    **_seeds("mini2-ViT-L-14", Recipe(_on_the_web(clip_loss), steps=3400, learning_rate=1e-3)),
+    **_seeds(
+        "mini2-Safe-CLIP",
+        Recipe(_towards_safety, steps=150, learning_rate=1e-4, weight_decay=0.0, base="mini2-ViT-L-14"),
+    ),
     "mini-ViT-L-14": Recipe(_on_the_web(clip_loss), steps=3800, learning_rate=1e-3),
     "mini-ViT-B-32": Recipe(_on_the_web(clip_loss)),
     "mini-CoCa": Recipe(_on_the_web(coca_loss)),
@@ -148,7 +172,7 @@ def train(
     name: str,
     *,
     output: str | Path = "trained",
-    seed: int = 0,
+    seed: int | None = None,
     steps: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -162,8 +186,8 @@ def train(
     output : path
         Folder for `<name>.safetensors`, `<name>.json` (seed, recipe, curve, sha256) and the checkpoint to resume from.
         mini-LLaVA's weights are `mini-LLaVA/model.safetensors`, beside the files that transformers wants.
-    seed : int
-        Seed of the initial weights and of the order of the data, from 0 to 2**63 - 1.
+    seed : int, optional
+        Seed of the initial weights and of the order of the data, from 0 to 2**63 - 1, in place of the recipe's.
     steps : int, optional
         Steps in place of the recipe's, for a trial.
 
@@ -195,17 +219,19 @@ def train(
     (1, 1)
     """
     known(name, RECIPES, "recipe for")
-    check_run(seed=seed)
+    if seed is not None:
+        check_run(seed=seed)
     if steps is not None and (not isinstance(steps, int) or steps < 1):
         raise UwmError(f"steps={steps!r} trains nothing: ask for at least one step.")
-    recipe = RECIPES[name] if steps is None else replace(RECIPES[name], steps=steps)
+    given = {"seed": seed, "steps": steps}
+    recipe = replace(RECIPES[name], **{key: value for key, value in given.items() if value is not None})
     folder = Path(output)
     weights, checkpoint = folder / recipe.file.format(name), folder / f"{name}.checkpoint.safetensors"
     for path in (weights, folder / f"{name}.json", checkpoint):
         check_output(path, inputs=[_own(recipe.base, folder)] if recipe.base else ())
     keep_freed_memory()
     started = time.perf_counter()
-    facts = recipe.facts() | {"name": name, "seed": seed}
+    facts = recipe.facts() | {"name": name, "seed": recipe.seed}
     task = _begin(recipe, facts, folder)
     curve = optimise(
         task.model, task.loss_at, steps=recipe.steps, learning_rate=recipe.learning_rate,

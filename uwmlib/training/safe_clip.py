@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from uwmlib.mini.randomness import Columns
 from uwmlib.mini.tokenizer import MiniTokenizer
+from uwmlib.mini.worlds import World
 from uwmlib.training.contrastive import normalised_pixels, symmetric_infonce
 from uwmlib.tuples import Tuples
 
@@ -62,7 +63,13 @@ def eight_losses(
 
 
 def safe_clip_loss(
-    model: torch.nn.Module, reference: torch.nn.Module, tuples: Tuples, *, batch_size: int, seed: int
+    model: torch.nn.Module,
+    reference: torch.nn.Module,
+    tuples: Tuples,
+    *,
+    world: World,
+    batch_size: int,
+    seed: int,
 ) -> Callable[[int], torch.Tensor]:
     """Return the function from step number to Safe-CLIP's weighted loss on that step's tuples.
 
@@ -73,9 +80,11 @@ def safe_clip_loss(
     reference : Module
         A frozen copy of it as it was before.
     tuples : Tuples
-        Training tuples of mini-visu.
+        Training tuples of a mini world.
+    world : World
+        Theirs.
     """
-    tokenizer = MiniTokenizer()
+    tokenizer = MiniTokenizer(world=world)
 
     def loss_at(step: int) -> torch.Tensor:
         rows = Columns(seed=seed, stream="safe-clip", n=batch_size, start=step * batch_size).choice(

@@ -8,6 +8,7 @@ import numpy as np
 
 from uwmlib.errors import UwmError
 from uwmlib.mini.pairs import SPLITS, draw_tuples
+from uwmlib.mini.worlds import FIRST, WORLDS, World
 from uwmlib.options import whole_number
 from uwmlib.rows import SUFFIXES, file_of_row, read_rows, rows_of_split
 from uwmlib.tuples.images import ImageFiles
@@ -85,8 +86,8 @@ def load_tuples(
     """
     if not isinstance(split, str):
         raise UwmError(f"split is {split!r}: give the name of one, such as 'test'.")
-    if str(name) == "mini-visu":
-        return _mini_visu(split, n=n, seed=seed, at_most=at_most)
+    if str(name) in WORLDS or str(name) == "mini-visu":
+        return _mini_visu(WORLDS.get(str(name), FIRST), split, n=n, seed=seed, at_most=at_most)
     path = Path(str(name))
     if path.suffix.lower() not in SUFFIXES:
         raise UwmError(
@@ -108,8 +109,8 @@ def load_tuples(
     )
 
 
-def _mini_visu(split: str, *, n: int | None, seed: int, at_most: bool) -> Tuples:
+def _mini_visu(world: World, split: str, *, n: int | None, seed: int, at_most: bool) -> Tuples:
     if split not in SPLITS:
         raise UwmError(f"mini-visu has no split {split!r}: choose one of {', '.join(SPLITS)}.")
     rows = sample_rows(SPLITS[split], n, seed, at_most=at_most)
-    return Tuples(name=f"mini-visu/{split}", **draw_tuples(split, rows), harmless=True)
+    return Tuples(name=f"{world.stream}/{split}", **draw_tuples(split, rows, world=world), harmless=True)

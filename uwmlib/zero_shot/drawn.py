@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from uwmlib.mini.worlds import world_of
 from uwmlib.mini.zero_shot_sets import NAMES, draw_set
 from uwmlib.zero_shot.sets import ZeroShotSet
 
 DRAWN = NAMES  #: in the order of the paper's Table 2
 
 
-def zero_shot_set(name: str) -> ZeroShotSet:
+def zero_shot_set(name: str, *, world: str = "mini-visu-1") -> ZeroShotSet:
     """Draw a set; the same bytes on every machine.
 
     Parameters
@@ -32,4 +33,4 @@ def zero_shot_set(name: str) -> ZeroShotSet:
     >>> dtd.prompts[0]
     'a photo of a brick texture.'
     """
-    return ZeroShotSet(name, **draw_set(name))
+    return ZeroShotSet(name, **draw_set(name, world=world_of(world)))
