@@ -5,6 +5,7 @@ from __future__ import annotations
 from uwmlib.editing.calibration import score
 from uwmlib.editing.changes import Change, Delta, Gates, Scaling
 from uwmlib.editing.choice import choose_weights
+from uwmlib.editing.controls import random_like, select_magnitude, select_random, select_reversed
 from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
 from uwmlib.editing.saliency import PairSums, combine, emitted, received, token_statistics
@@ -30,12 +31,16 @@ __all__ = [
     "g_unsafe_loss",
     "gate_edit",
     "gradient_scores",
+    "random_like",
     "received",
     "residual_shift_edit",
     "score",
     "select_adaptive",
     "select_fixed",
+    "select_magnitude",
     "select_positive",
+    "select_random",
+    "select_reversed",
     "shift_edit",
     "token_statistics",
 ]

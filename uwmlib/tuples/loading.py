@@ -66,6 +66,7 @@ def load_tuples(
     Returns
     -------
     Tuples
+        Their `split` is empty where the manifest has no such column.
 
     Raises
     ------
@@ -105,6 +106,7 @@ def load_tuples(
         safe_texts=[rows[i]["safe_text"] for i in chosen],
         unsafe_texts=[rows[i]["unsafe_text"] for i in chosen],
         concepts=[rows[i].get("concept", "unnamed") for i in chosen],
+        split=split if any("split" in row for row in rows) else "",
     )
 
 
@@ -112,4 +114,4 @@ def _mini_visu(split: str, *, n: int | None, seed: int, at_most: bool) -> Tuples
     if split not in SPLITS:
         raise UwmError(f"mini-visu has no split {split!r}: choose one of {', '.join(SPLITS)}.")
     rows = sample_rows(SPLITS[split], n, seed, at_most=at_most)
-    return Tuples(name=f"mini-visu/{split}", **draw_tuples(split, rows), harmless=True)
+    return Tuples(name=f"mini-visu/{split}", **draw_tuples(split, rows), harmless=True, split=split)
