@@ -19,6 +19,7 @@ LAYERS = [
     ["zero_shot"],
     ["editing"],
     ["captions", "evaluation"],
+    ["comparison"],
     ["paper", "reporting"],
     ["profiles"],
     ["parameters"],

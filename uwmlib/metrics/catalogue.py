@@ -59,7 +59,6 @@ CATALOGUE = {
     "safe_bias": Entry("$c$, both", DEVIATIONS),
     "knowledge": Entry("knowledge"),
     "knowledge_kept": Entry("knowledge kept"),
-    "edited": Entry("weights edited"),
     "nsfw": Entry("%NSFW"),
     "toxicity": Entry("toxicity", HUNDREDFOLD),
     "rouge_l": Entry("ROUGE-L", UP_TO_ONE),
