@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from uwmlib.editing import Scores, WeightEdit, select_magnitude, select_random, select_reversed
 from uwmlib.options import ENCODERS, whole_number
 
-Method = Callable[[float], WeightEdit | Sequence[WeightEdit]]
+EditAt = Callable[[float], WeightEdit | Sequence[WeightEdit]]
 
 
 def with_controls(
@@ -16,7 +16,7 @@ def with_controls(
     alpha: float | Mapping[str, float] = -1.0,
     variant: str = "released",
     seeds: int = 3,
-) -> dict[str, Method]:
+) -> dict[str, EditAt]:
     """Return UWM and its three controls on the same layers, each a function of tau.
 
     All take what they need from one calibration pass. "UWM" and "reversed" (`select_reversed`) select by the share tau

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from uwmlib.comparison.controls import Method
+from uwmlib.comparison.controls import EditAt
 from uwmlib.comparison.settings import Setting, evaluate_edits, refuse_test, require_settings
 from uwmlib.errors import UwmError
 from uwmlib.models.vlm import Vlm
@@ -47,7 +47,7 @@ class AtKnowledge:
 
 def at_knowledge(
     vlm: Vlm,
-    method: Method,
+    method: EditAt,
     share: float,
     tuples: Tuples,
     *,
@@ -108,6 +108,7 @@ def at_knowledge(
     True
     """
     share, tolerance = finite_number(share, "share"), finite_number(tolerance, "tolerance", least=0)
+    steps = whole_number(steps, "steps")
     if not 0 < share < 100:
         raise UwmError(f"share is {share:g}: give a percentage between 0 and 100, such as 80.")
     require_settings(points, "The points")
@@ -135,7 +136,7 @@ def at_knowledge(
         end = stronger[0]
         return _without(share, f"it keeps only {_kept(points[end]):.1f}% at {end:g}, its weakest")
     if surplus(stronger[0]):
-        _close_in(surplus, weaker[-1], stronger[0], steps=whole_number(steps, "steps"))
+        _close_in(surplus, weaker[-1], stronger[0], steps=steps)
     near = {strength: each for strength, each in tried.items() if strength <= stronger[0]}
     best = min(near, key=lambda strength: (abs(_kept(near[strength]) - share), strength))
     how = f", the nearest of {len(near)} edits tried" if surplus(best) else ""

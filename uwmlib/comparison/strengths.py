@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from uwmlib.comparison.controls import Method
+from uwmlib.comparison.controls import EditAt
 from uwmlib.comparison.settings import Setting, evaluate_edits
 from uwmlib.errors import UwmError
 from uwmlib.evaluation import Evaluation
@@ -18,7 +18,7 @@ STRENGTHS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  #: of tau, each t
 
 def sweep(
     vlm: Vlm,
-    method: Method,
+    method: EditAt,
     tuples: Tuples,
     *,
     base: Evaluation,
