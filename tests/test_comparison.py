@@ -18,9 +18,9 @@ from uwmlib.comparison import (
     choose_on_validation,
     equal_knowledge,
     evaluate_edits,
+    evaluate_strengths,
     knowledge_table,
     mean_over_seeds,
-    sweep,
     with_controls,
 )
 from uwmlib.editing import select_magnitude, select_random, select_reversed
@@ -102,10 +102,10 @@ def test_an_encoder_that_no_edit_changes_is_embedded_once(vlm, tuples, tmp_path)
     cache = uwm.Cache(tmp_path)
     base = uwm.evaluate(vlm, tuples, cache=cache)
     assert cache.misses == 4  # safe and unsafe texts and images
-    sweep(vlm, lambda tau: select_magnitude(vlm, tau=tau, vision=None), tuples, base=base,
+    evaluate_strengths(vlm, lambda tau: select_magnitude(vlm, tau=tau, vision=None), tuples, base=base,
           strengths=[0.1, 0.2, 0.3], cache=cache)  # fmt: skip
     assert cache.misses == 4 + 3 * 2
-    sweep(vlm, lambda tau: select_magnitude(vlm, tau=tau, text=None), tuples, base=base,
+    evaluate_strengths(vlm, lambda tau: select_magnitude(vlm, tau=tau, text=None), tuples, base=base,
           strengths=[0.1, 0.2], cache=cache)  # fmt: skip
     assert cache.misses == 4 + 3 * 2 + 2 * 2
 
@@ -167,7 +167,7 @@ BASE = made_evaluation()
 
 def search(kept, share, *, strengths=STRENGTHS, tuples=None, **options):
     """Both steps of a search for a share."""
-    points = sweep(None, kept, Made(), base=BASE, strengths=strengths)
+    points = evaluate_strengths(None, kept, Made(), base=BASE, strengths=strengths)
     return points, at_knowledge(None, kept, share, tuples or Made(), points=points, **options)
 
 
@@ -215,16 +215,15 @@ def test_a_method_that_costs_more_at_once_says_so(pretend):
 
 def test_the_first_crossing_counts(pretend):
     """Knowledge that comes back at a strength far beyond is of no use."""
-    curve = {0.01: 99, 0.02: 90, 0.04: 70, 0.08: 81, 0.16: 30}
-    xs = [math.log(x) for x in curve]
-    _, found = search(
-        lambda strength: float(np.interp(math.log(strength), xs, list(curve.values()))), 80, strengths=curve
-    )
-    assert 0.02 < found.strength < 0.04 and abs(found.setting["knowledge_kept"].value - 80) <= 1
+    curve = {0.03: 85, 0.06: 77, 0.1: 80, 1: 30}  # up to each strength
+    _, found = search(lambda strength: next(kept for end, kept in curve.items() if strength < end), 80)
+    assert 0.03 <= found.strength <= 0.04 and found.setting["knowledge_kept"].value == 77
 
 
 def test_a_sweep_ends_where_too_little_is_left(pretend):
-    points = sweep(None, smooth, Made(), base=BASE, strengths=[0.64, 0.02, 0.08, 0.16], least_kept=75)
+    points = evaluate_strengths(
+        None, smooth, Made(), base=BASE, strengths=[0.64, 0.02, 0.08, 0.16], least_kept=75
+    )
     assert list(points) == [0.02, 0.08] and pretend == [smooth(0.02), smooth(0.08)]
 
 
@@ -252,9 +251,9 @@ def test_what_cannot_be_searched_is_refused(pretend, options, message):
 @pytest.mark.parametrize("strengths", [[], [0.0], [-0.1, 0.1], ["much"], [math.nan]])
 def test_strengths_are_positive_numbers(strengths):
     with pytest.raises(UwmError, match="strength"):
-        sweep(None, smooth, Made(), base=BASE, strengths=strengths)
+        evaluate_strengths(None, smooth, Made(), base=BASE, strengths=strengths)
     with pytest.raises(UwmError, match="The method is 'uwm'"):
-        sweep(None, "uwm", Made(), base=BASE)
+        evaluate_strengths(None, "uwm", Made(), base=BASE)
 
 
 def test_the_table_says_what_is_kept_on_both_splits(pretend):
@@ -279,7 +278,7 @@ def test_the_edit_that_is_found_is_an_edit():
     tuples = uwm.load_tuples("mini-visu", split="validation", n=40)
     base = uwm.evaluate(vlm, tuples)
     method = with_controls(uwm.score(vlm, tuples[:20], progress=False), seeds=2)["random"]
-    points = sweep(vlm, method, tuples, base=base, strengths=[0.02, 0.8])
+    points = evaluate_strengths(vlm, method, tuples, base=base, strengths=[0.02, 0.8])
     found = at_knowledge(vlm, method, 70, tuples, points=points, tolerance=2)
     assert abs(found.setting["knowledge_kept"].value - 70) <= 2
     shares = []

@@ -55,7 +55,7 @@ def test_knowledge_is_compared_in_pairs():
 
 
 def test_the_interval_of_what_is_kept_is_that_of_the_bootstrap():
-    base, edited = found(*hits(800, 0.6, 0.5)), found(*hits(800, 0.5, 0.4))
+    base, edited = found(*hits(800, 0.7, 0.6)), found(*hits(800, 0.3, 0.2))
     score = knowledge_kept(edited, base)
     k, b = knowledge(edited).items, knowledge(base).items
     assert score.value == pytest.approx(100 * k.mean() / b.mean())

@@ -7,7 +7,7 @@ from uwmlib.comparison.controls import with_controls
 from uwmlib.comparison.equal_knowledge import AtKnowledge, at_knowledge, knowledge_table
 from uwmlib.comparison.seeds import mean_over_seeds
 from uwmlib.comparison.settings import Setting, evaluate_edits
-from uwmlib.comparison.strengths import STRENGTHS, sweep
+from uwmlib.comparison.strengths import STRENGTHS, evaluate_strengths
 
 __all__ = [
     "LEAST_KEPT",
@@ -18,8 +18,8 @@ __all__ = [
     "at_knowledge",
     "choose_on_validation",
     "evaluate_edits",
+    "evaluate_strengths",
     "knowledge_table",
     "mean_over_seeds",
-    "sweep",
     "with_controls",
 ]

@@ -51,7 +51,7 @@ def choose_on_validation(candidates: Mapping[Hashable, Setting], *, least_kept: 
     Parameters
     ----------
     candidates : mapping of name to Setting
-        Of one model on the same tuples; what `sweep` returns, or settings of several methods.
+        Of one model on the same tuples; what `evaluate_strengths` returns, or settings of several methods.
     least_kept : float
 
     Returns
@@ -66,11 +66,11 @@ def choose_on_validation(candidates: Mapping[Hashable, Setting], *, least_kept: 
     Examples
     --------
     >>> import uwmlib as uwm
-    >>> from uwmlib.comparison import choose_on_validation, sweep
+    >>> from uwmlib.comparison import choose_on_validation, evaluate_strengths
     >>> from uwmlib.editing import select_magnitude
     >>> vlm = uwm.load_model("mini-ViT-L-14")
     >>> tuples = uwm.load_tuples("mini-visu", split="validation", n=50)
-    >>> points = sweep(
+    >>> points = evaluate_strengths(
     ...     vlm,
     ...     lambda tau: select_magnitude(vlm, tau=tau),
     ...     tuples,

@@ -36,7 +36,7 @@ def with_controls(
     Returns
     -------
     dict of str to callable (float) -> WeightEdit, or a list of them
-        "UWM", "reversed", "magnitude" and "random", for `sweep` and `at_knowledge`.
+        "UWM", "reversed", "magnitude" and "random", for `evaluate_strengths` and `at_knowledge`.
 
     Raises
     ------

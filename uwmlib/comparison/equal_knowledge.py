@@ -67,12 +67,12 @@ def at_knowledge(
     vlm : Vlm
         As it was before afterwards.
     method : callable (float) -> WeightEdit, or a list of them
-        As in `sweep`.
+        As in `evaluate_strengths`.
     share : float in (0, 100)
     tuples : Tuples
         Those that `points` were measured on, of the split "validation" or of any but "test".
     points : mapping of float to Setting
-        What `sweep` returned.
+        What `evaluate_strengths` returned.
     tolerance : float
         How far an edit may be from the share, in points of it.
     steps : int
@@ -94,13 +94,13 @@ def at_knowledge(
     Examples
     --------
     >>> import uwmlib as uwm
-    >>> from uwmlib.comparison import at_knowledge, sweep
+    >>> from uwmlib.comparison import at_knowledge, evaluate_strengths
     >>> from uwmlib.editing import select_magnitude
     >>> vlm = uwm.load_model("mini-ViT-L-14")
     >>> tuples = uwm.load_tuples("mini-visu", split="validation", n=100)
     >>> method = lambda tau: select_magnitude(vlm, tau=tau)
     >>> base = uwm.evaluate(vlm, tuples)
-    >>> points = sweep(vlm, method, tuples, base=base, strengths=[0.01, 0.64])
+    >>> points = evaluate_strengths(vlm, method, tuples, base=base, strengths=[0.01, 0.64])
     >>> found = at_knowledge(vlm, method, 80, tuples, points=points, tolerance=3)
     >>> 0.01 < found.strength < 0.64
     True

@@ -137,7 +137,9 @@ def evaluate_edits(
 def require_settings(settings: object, what: str) -> None:
     """Raise UwmError unless `settings` maps at least one name to a Setting, all beside one base."""
     if not isinstance(settings, Mapping) or not settings:
-        raise UwmError(f"{what} are no settings by name: give a mapping such as `sweep` returns.")
+        raise UwmError(
+            f"{what} are no settings by name: give a mapping such as `evaluate_strengths` returns."
+        )
     if wrong := [name for name, each in settings.items() if not isinstance(each, Setting)]:
         raise UwmError(
             f"{wrong[0]!r} among {what} is no Setting, and does not say which tuples it was measured on: "

@@ -16,7 +16,7 @@ from uwmlib.tuples.tuples import Tuples
 STRENGTHS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  #: of tau, each twice the one before
 
 
-def sweep(
+def evaluate_strengths(
     vlm: Vlm,
     method: EditAt,
     tuples: Tuples,
@@ -59,12 +59,12 @@ def sweep(
     Examples
     --------
     >>> import uwmlib as uwm
-    >>> from uwmlib.comparison import sweep
+    >>> from uwmlib.comparison import  evaluate_strengths
     >>> from uwmlib.editing import select_magnitude
     >>> vlm = uwm.load_model("mini-ViT-L-14")
     >>> tuples = uwm.load_tuples("mini-visu", split="validation", n=50)
     >>> base = uwm.evaluate(vlm, tuples)
-    >>> points = sweep(
+    >>> points = evaluate_strengths(
     ...     vlm,
     ...     lambda tau: select_magnitude(vlm, tau=tau),
     ...     tuples,
