@@ -100,7 +100,9 @@ def at_knowledge(
     >>> tuples = uwm.load_tuples("mini-visu", split="validation", n=100)
     >>> method = lambda tau: select_magnitude(vlm, tau=tau)
     >>> base = uwm.evaluate(vlm, tuples)
-    >>> points = evaluate_strengths(vlm, method, tuples, base=base, strengths=[0.01, 0.64])
+    >>> points = evaluate_strengths(
+    ...     vlm, method, tuples, base=base, strengths=[0.01, 0.64]
+    ... )
     >>> found = at_knowledge(vlm, method, 80, tuples, points=points, tolerance=3)
     >>> 0.01 < found.strength < 0.64
     True
