@@ -120,9 +120,9 @@ def test_controls_edit_the_layers_of_the_method(vlm, tuples):
     options = {"tau": 0.1, "alpha": 0.5}
     expected = {
         "UWM": [scores.select(variant="paper", **options)],
+        "random": [select_random(vlm, seed=seed, **kinds, **options) for seed in (0, 1)],
         "reversed": [select_reversed(scores, variant="paper", **options)],
         "magnitude": [select_magnitude(vlm, **kinds, **options)],
-        "random": [select_random(vlm, seed=seed, **kinds, **options) for seed in (0, 1)],
     }
     assert list(methods) == list(expected)
     for name, edits in expected.items():
@@ -413,12 +413,15 @@ def test_the_mean_over_seeds_by_hand():
     from scipy.stats import t
 
     half = t.ppf(0.975, (both / seeds) ** 2) * both**0.5
-    assert score.value == 37.5 and score.interval == pytest.approx((37.5 - half, 37.5 + half))
+    assert score.value == 37.5 and score.interval == pytest.approx((max(0, 37.5 - half), 37.5 + half))
     assert score.n == 4 and score.items is None
     assert mean_over_seeds(runs[:1]) is runs[0]
     # Seeds that agree leave the error of the tuples.
     assert mean_over_seeds([Score(1.0, (0.0, 2.0), 9)] * 3).interval == pytest.approx((0, 2))
     assert mean_over_seeds([Score(1.0, n=9), Score(2.0, (1, 3), 9)]).interval is None
+    # Rates cannot leave 0 and 100.
+    rare, often = ([share_of([hit] + [not most] * 9) for hit in (most, not most)] for most in (True, False))
+    assert mean_over_seeds(rare).interval[0] == 0 and mean_over_seeds(often).interval[1] == 100
     for wrong in ([], [Score(1.0, n=9), Score(1.0, n=8)]):
         with pytest.raises(UwmError, match="one score each"):
             mean_over_seeds(wrong)

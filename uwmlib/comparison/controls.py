@@ -36,7 +36,7 @@ def with_controls(
     Returns
     -------
     dict of str to callable (float) -> WeightEdit, or a list of them
-        "UWM", "reversed", "magnitude" and "random", for `evaluate_strengths` and `at_knowledge`.
+        "UWM", "random", "reversed" and "magnitude", for `evaluate_strengths` and `at_knowledge`.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def with_controls(
     >>> scores = uwm.score(vlm, tuples, progress=False)
     >>> methods = with_controls(scores, seeds=2)
     >>> list(methods)
-    ['UWM', 'reversed', 'magnitude', 'random']
+    ['UWM', 'random', 'reversed', 'magnitude']
     >>> [edit.description["seed"] for edit in methods["random"](0.1)]
     [0, 1]
     """
@@ -63,9 +63,9 @@ def with_controls(
     }
     return {
         "UWM": lambda tau: scores.select(tau=tau, alpha=alpha, variant=variant),
-        "reversed": lambda tau: select_reversed(scores, tau=tau, alpha=alpha, variant=variant),
-        "magnitude": lambda tau: select_magnitude(vlm, tau=tau, alpha=alpha, **kinds),
         "random": lambda tau: [
             select_random(vlm, tau=tau, alpha=alpha, seed=seed, **kinds) for seed in drawn
         ],
+        "reversed": lambda tau: select_reversed(scores, tau=tau, alpha=alpha, variant=variant),
+        "magnitude": lambda tau: select_magnitude(vlm, tau=tau, alpha=alpha, **kinds),
     }

@@ -18,7 +18,7 @@ def mean_over_seeds(scores: Sequence[Score]) -> Score:
     With K seeds and N tuples, m_k the score of seed k and m_i the mean over seeds of tuple i,
     var = s^2(m_k) / K + s^2(m_i) / N. Noise that belongs to a seed and a tuple together is in both terms, so the
     interval is a little too wide, never too narrow. The quantile is Student's with Satterthwaite's degrees of
-    freedom, of which few seeds leave few.
+    freedom, of which few seeds leave few. Limits of a share of successes stay within 0 and 100.
 
     Parameters
     ----------
@@ -57,6 +57,8 @@ def mean_over_seeds(scores: Sequence[Score]) -> Score:
     if tuples is not None:
         half = _quantile(seeds, seeds + tuples**2, len(scores)) * math.sqrt(seeds + tuples**2)
         interval = (mean - half, mean + half)
+        if all(score.items is not None and score.items.dtype == bool for score in scores):
+            interval = (max(0.0, mean - half), min(100.0, mean + half))
     return Score(mean, interval, scores[0].n, scores[0].unit)
 
 

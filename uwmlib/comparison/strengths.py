@@ -36,7 +36,7 @@ def evaluate_strengths(
         Such as `lambda tau: scores.select(tau=tau)`, or one of `with_controls`. Of a list, edits that differ in their
         seed, each is measured, and their means are the scores.
     tuples : Tuples
-        Fewer of them cost less: `validation[:500]`.
+        Fewer of them take less time, as in `validation[:500]`, but are an easier gallery (see `knowledge`).
     base : Evaluation
         Of `vlm` without an edit, on the same tuples.
     strengths : iterable of float

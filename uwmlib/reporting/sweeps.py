@@ -172,7 +172,7 @@ def safety_against_knowledge(
             start = _found(base, key)
             ax.plot(100, start.value, "o", color=plots.INK, ms=7, zorder=4, label="not edited")
             for share in shares:
-                ax.axvline(share, color=plots.INK, linewidth=0.8, linestyle=":", zorder=0.5)
+                ax.axvline(share, color=plots.INK, linewidth=1.2, linestyle=":", zorder=1)
             ax.set(ylabel=f"{plots.symbol(key)}, {start.unit.words}")
         figure.supxlabel("knowledge kept (% of the base's)", fontsize=10)
         handles, names = axes[0][0].get_legend_handles_labels()
