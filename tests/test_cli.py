@@ -261,6 +261,23 @@ def test_edit_takes_the_options_of_every_method(
     }
 
 
+def test_a_random_edit_takes_the_seed_of_the_command(own_pairs, here, monkeypatch):
+    import uwmlib
+    from uwmlib.editing import select_random
+
+    monkeypatch.chdir(own_pairs)
+    code, _, err = here(*EDIT, "--method", "random", "--tau", "0.3", "--seed", "5")
+    assert code == 0, err
+    found = uwmlib.WeightEdit.load(own_pairs / "edit.safetensors")
+    vlm = uwmlib.load_model("mini-ViT-L-14", weights=own_pairs / "mini.safetensors")
+    expected = select_random(vlm, tau=0.3, seed=5)
+    assert found.description == expected.description and found.description["seed"] == 5
+    assert all(
+        change.indices.tolist() == expected.changes[name].indices.tolist()
+        for name, change in found.changes.items()
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -19,6 +19,7 @@ LAYERS = [
     ["zero_shot"],
     ["editing"],
     ["captions", "evaluation", "outliers"],
+    ["comparison"],
     ["paper", "reporting"],
     ["profiles"],
     ["parameters"],

@@ -12,9 +12,10 @@ import pytest
 from matplotlib import pyplot as plt
 
 from uwmlib.errors import UwmError
-from uwmlib.metrics import Difference, Score
+from uwmlib.metrics import Difference, Score, label
 from uwmlib.paper.values import paper_table
-from uwmlib.reporting.sweeps import LOOKS, change_dots, sweep
+from uwmlib.reporting import plots
+from uwmlib.reporting.sweeps import LOOKS, change_dots, curve_table, safety_against_knowledge, sweep
 
 KEYS = ["vs_ts", "txt_s", "gs"]
 PRINTED = paper_table(1)
@@ -99,3 +100,66 @@ def test_changes_need_the_same_rows_in_every_panel():
         change_dots({})
     with pytest.raises(UwmError, match="cannot be told apart"):
         change_dots({"here": {str(i): {"gs": 1.0} for i in range(len(LOOKS) + 1)}})
+
+
+def kept(share, bias, gs):
+    """What was measured of an edit that keeps this share of knowledge."""
+    values = {"knowledge_kept": share, "safe_bias": bias, "gs": gs}
+    return {key: Score(value, (value - 1, value + 2)) for key, value in values.items()}
+
+
+UNEDITED = kept(100, -0.3, 1.2)
+PATHS = {
+    "UWM": {0.1: kept(70, 0.4, 5), 0.02: kept(95, 0.1, 2)},
+    "random": {0.3: kept(80, -0.2, 2.2)},
+    "reversed": {0.1: kept(90, -0.4, 1)},
+    "magnitude": {0.1: kept(60, -0.1, 3)},
+}
+
+
+def test_safety_is_drawn_against_the_knowledge_that_is_kept():
+    figure = safety_against_knowledge(PATHS, base=UNEDITED, marked={"UWM": [kept(80, 0.3, 4)]})
+    for ax, key in zip(figure.axes, ("safe_bias", "gs"), strict=True):
+        lines = {line.get_label(): line for line in ax.lines}
+        assert list(lines["UWM"].get_xdata()) == [100, 95, 70]  # from the base on, in order of strength
+        values = [UNEDITED[key].value, *(PATHS["UWM"][x][key].value for x in (0.02, 0.1))]
+        assert list(lines["UWM"].get_ydata()) == values
+        assert list(lines["UWM"].get_markevery()) == [1, 2]  # the base has a marker of its own
+        assert (lines["not edited"].get_xdata()[0], lines["not edited"].get_ydata()[0]) == (100, values[0])
+        bars = {tuple(map(tuple, segment)) for held in ax.collections for segment in held.get_segments()}
+        for x, value in zip((95, 70), values[1:], strict=True):
+            assert ((x, value - 1), (x, value + 2)) in bars
+        found = kept(80, 0.3, 4)[key].value
+        assert {((79, found), (82, found)), ((80, found - 1), (80, found + 2))} <= bars
+        assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"] == [95, 80]
+        assert ax.get_ylabel().startswith(label(key))
+    mark = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in mark] == [(80, 0.3)]
+
+
+def test_methods_keep_their_looks_and_differ_without_colour():
+    figure = safety_against_knowledge(PATHS | {"G-Unsafe": PATHS["random"]}, base=UNEDITED)
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    for name in ("UWM", "G-Unsafe"):
+        assert lines[name].get_color() == plots.METHODS[name].colour
+    drawn = [lines[name] for name in (*PATHS, "G-Unsafe", "not edited")]
+    assert len({line.get_marker() for line in drawn}) == len({line.get_color() for line in drawn}) == 6
+
+
+def test_a_curve_over_knowledge_needs_its_numbers():
+    with pytest.raises(UwmError, match="cannot be told apart"):
+        safety_against_knowledge({str(i): {} for i in range(8)}, base=UNEDITED)
+    with pytest.raises(UwmError, match="knowledge_kept was not measured"):
+        safety_against_knowledge({"UWM": {0.1: point(3)}}, base=UNEDITED)
+    with pytest.raises(UwmError, match="safe_bias was not measured"):
+        safety_against_knowledge({}, base=point(3))
+
+
+def test_curves_as_a_tidy_table():
+    table = curve_table(PATHS, ["knowledge_kept", "gs", "zs_mean"])
+    assert len(table) == 5 * 2
+    one = table[(table["method"] == "UWM") & (table["score"] == "gs")]
+    assert list(one["strength"]) == [0.02, 0.1] and list(one["value"]) == [2, 5]
+    assert list(one["low"]) == [1, 4] and list(one["high"]) == [4, 7]
+    bare = curve_table({"a": {1.0: {"gs": Score(3.0, n=7)}}}, ["gs"])
+    assert math.isnan(bare.at[0, "low"]) and bare.at[0, "n"] == 7

@@ -81,6 +81,20 @@ def test_manifest_without_split_is_used_whole(folder):
     assert len(load_tuples(write(root / "pairs.jsonl", rows), split="anything")) == 5
 
 
+def test_tuples_know_their_split(folder):
+    root, rows = folder
+    whole = load_tuples(write(root / "pairs.jsonl", rows), split="train")
+    assert whole.split == whole[1:].split == "train"
+    assert load_tuples("mini-visu", split="validation", n=2).split == "validation"
+    for row in rows:
+        del row["split"]
+    assert load_tuples(write(root / "pairs.jsonl", rows), split="anything").split == ""
+    assert Tuples(**PARTS).split == ""
+    assert Tuples(**PARTS, split="test").fingerprint == Tuples(**PARTS).fingerprint
+    with pytest.raises(UwmError, match="split of tuples is 3"):
+        Tuples(**PARTS, split=3)
+
+
 def test_fingerprint_follows_contents(folder):
     root, rows = folder
     path = write(root / "pairs.jsonl", rows)

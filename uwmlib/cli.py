@@ -256,7 +256,7 @@ def edit(
     tuples: TuplesName = "mini-visu",
     weights: Weights = None,
     n: Annotated[int, typer.Option(help="Calibration tuples; at most what there are.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of the calibration sample.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the calibration sample and of a random choice.")] = 0,
 ) -> None:
     """Score a model on calibration tuples, edit its unsafe weights and save the edit.
 
@@ -266,7 +266,7 @@ def edit(
     given = {
         "text": text, "vision": vision, "tau": tau, "alpha": alpha, "variant": variant, "rule": rule, "prior": prior,
     }  # fmt: skip
-    options = _options(method, {name: value for name, value in given.items() if value is not None})
+    options = _options(method, {name: value for name, value in given.items() if value is not None}, seed=seed)
     inputs = _inputs(model, weights, tuples)
     check_output(output, inputs=inputs)
     import uwmlib
@@ -350,8 +350,11 @@ def _as_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return drawn.get().rstrip("\n")
 
 
-def _options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a method that were given, checked; a kind of layers "none" as None."""
+def _options(method: str, given: Mapping[str, Any], *, seed: int) -> dict[str, Any]:
+    """Return the options of a method that were given, checked; a kind of layers "none" as None.
+
+    The seed is the command's, for the calibration sample, so a method without one does not mind it.
+    """
     from uwmlib.editing.selection import RULES
     from uwmlib.methods import METHODS
     from uwmlib.models.sites import KINDS
@@ -373,7 +376,8 @@ def _options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
             known(given[name], *choices[name])
     if given.get("text") == given.get("vision") == "none":
         raise UwmError("Both --text and --vision are none: name the layers of at least one encoder.")
-    return {name: None if value == "none" else value for name, value in given.items()}
+    own = {"seed": seed} if "seed" in chosen.options else {}
+    return own | {name: None if value == "none" else value for name, value in given.items()}
 
 
 def _inputs(model: str, weights: str | None, tuples: str) -> list[str | None]:

@@ -50,6 +50,8 @@ class Evaluation(Measured):
         Ranks of every query in the four directions (Eq. 1-2).
     zero_shot : dict of str to Score
         Accuracies by name of the set; empty if none was asked for.
+    split : str
+        The split of the tuples; empty where they have none.
 
     Examples
     --------
@@ -67,6 +69,7 @@ class Evaluation(Measured):
     safeground: SafeGround
     retrieval: Retrieval
     zero_shot: dict[str, Score] = field(default_factory=dict)
+    split: str = ""
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names of recall@1, SafeGround, each zero-shot set, and their mean if there are any."""
@@ -286,6 +289,7 @@ def evaluate(
         zero_shot={
             data.name: evaluate_zero_shot(vlm, data, batch_size=batch_size, cache=cache) for data in sets
         },
+        split=tuples.split,
     )
 
 

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from uwmlib.editing import WeightEdit, gradient_scores, score
+from uwmlib.editing import (
+    Scores,
+    WeightEdit,
+    gradient_scores,
+    score,
+    select_magnitude,
+    select_random,
+    select_reversed,
+)
+from uwmlib.editing.controls import REVERSIBLE
 from uwmlib.editing.gradients import VARIANTS as READINGS
 from uwmlib.editing.saliency import VARIANTS
 from uwmlib.models.vlm import Vlm
@@ -21,6 +30,7 @@ __all__ = ["METHODS", "Method"]
 Kinds = str | Sequence[str] | None
 # What methods that score weights take besides variants.
 SCORED = ("text", "vision", "tau", "alpha", "rule")
+TAU = 0.02  #: the paper's
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,8 @@ class Method:
         Every option has a default.
     options : tuple of str
         Those of `edit` that `uwm edit` may pass, out of "text" and "vision" (kinds of layers, as in `score`), "tau",
-        "alpha", "rule" and "prior" (whether the scores of the text encoder are multiplied by |W|).
+        "alpha", "rule", "prior" (whether the scores of the text encoder are multiplied by |W|) and "seed" (of a
+        random choice).
     variants : tuple of str
         The values of its option "variant"; empty where it has none.
 
@@ -57,12 +68,19 @@ class Method:
     variants: tuple[str, ...] = ()
 
 
-def _uwm(
-    vlm: Vlm, tuples: Tuples, *, text: Kinds = "out", vision: Kinds = "fc2", tau: float = 0.02,
-    prior: bool = True, **options: Any,
+def _by_ratio(
+    vlm: Vlm, tuples: Tuples, *, select: Callable[..., WeightEdit], text: Kinds = "out", vision: Kinds = "fc2",
+    tau: float = TAU, prior: bool = True, **options: Any,
 ) -> WeightEdit:  # fmt: skip
     scores = score(vlm, tuples, text=text, vision=vision)
-    return scores.select(tau=tau, prior=("text",) if prior else (), **options)
+    return select(scores, tau=tau, prior=("text",) if prior else (), **options)
+
+
+def _untaught(
+    vlm: Vlm, tuples: Tuples, *, select: Callable[..., WeightEdit], tau: float = TAU, **options: Any
+) -> WeightEdit:
+    # The tuples are not looked at.
+    return select(vlm, tau=tau, **options)
 
 
 def _by_gradient(
@@ -74,7 +92,10 @@ def _by_gradient(
 
 
 METHODS = {
-    "uwm": Method("the paper's: weights by their ratio score, negated", _uwm, (*SCORED, "prior"), VARIANTS),
+    "uwm": Method(
+        "the paper's: weights by their ratio score, negated", partial(_by_ratio, select=Scores.select),
+        (*SCORED, "prior"), VARIANTS,
+    ),
     "g-unsafe": Method(
         "weights by the gradient of G-Unsafe's loss, pruned", partial(_by_gradient, loss="g-unsafe"),
         variants=READINGS,
@@ -82,5 +103,16 @@ METHODS = {
     "g-safe-clip": Method(
         "weights by the gradient of G-Safe-CLIP's loss, pruned", partial(_by_gradient, loss="g-safe-clip"),
         variants=READINGS,
+    ),
+    "random": Method(
+        "control: weights drawn at random, negated", partial(_untaught, select=select_random),
+        ("text", "vision", "tau", "alpha", "seed"),
+    ),
+    "reversed": Method(
+        "control: weights by the reversed ratio, safe over unsafe, negated",
+        partial(_by_ratio, select=select_reversed), (*SCORED, "prior"), REVERSIBLE,
+    ),
+    "magnitude": Method(
+        "control: the largest weights, negated", partial(_untaught, select=select_magnitude)
     ),
 }  # fmt: skip

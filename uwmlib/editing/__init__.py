@@ -5,6 +5,7 @@ from __future__ import annotations
 from uwmlib.editing.calibration import score
 from uwmlib.editing.changes import Change, Delta, Gates, Scaling
 from uwmlib.editing.choice import choose_weights
+from uwmlib.editing.controls import random_like, select_magnitude, select_random, select_reversed
 from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
 from uwmlib.editing.rescaling import rescaling_edit
@@ -31,13 +32,17 @@ __all__ = [
     "g_unsafe_loss",
     "gate_edit",
     "gradient_scores",
+    "random_like",
     "received",
     "rescaling_edit",
     "residual_shift_edit",
     "score",
     "select_adaptive",
     "select_fixed",
+    "select_magnitude",
     "select_positive",
+    "select_random",
+    "select_reversed",
     "shift_edit",
     "token_statistics",
 ]

@@ -12,16 +12,18 @@ from uwmlib.metrics.differences import (
     paired_difference,
 )
 from uwmlib.metrics.intervals import mcnemar_exact, tango, wilson
+from uwmlib.metrics.knowledge import KNOWLEDGE_KEYS, knowledge, knowledge_kept
 from uwmlib.metrics.retrieval import DIRECTIONS, Retrieval, retrieval
 from uwmlib.metrics.retrieved import Retrieved, retrieve
 from uwmlib.metrics.safeground import SAFEGROUND_KEYS, SafeGround, compare, safeground
 from uwmlib.metrics.score import Measured, Score, Unit, mean_of, measured, share_of
-from uwmlib.metrics.signal_detection import SIGNAL_KEYS, SignalDetection
+from uwmlib.metrics.signal_detection import SIGNAL_KEYS, SignalDetection, safe_bias
 from uwmlib.metrics.zeroshot import accuracy, classify, mean_accuracy
 
 __all__ = [
     "CATALOGUE",
     "DIRECTIONS",
+    "KNOWLEDGE_KEYS",
     "SAFEGROUND_KEYS",
     "SIGNAL_KEYS",
     "ActivationSums",
@@ -40,6 +42,8 @@ __all__ = [
     "classify",
     "compare",
     "difference_between",
+    "knowledge",
+    "knowledge_kept",
     "label",
     "mcnemar_exact",
     "mean_accuracy",
@@ -48,6 +52,7 @@ __all__ = [
     "paired_difference",
     "retrieval",
     "retrieve",
+    "safe_bias",
     "safeground",
     "share_of",
     "tango",

@@ -21,11 +21,11 @@ from matplotlib.lines import Line2D
 
 from uwmlib.errors import UwmError
 from uwmlib.metrics import CATALOGUE, Score, SignalDetection, label, measured
+from uwmlib.metrics.signal_detection import PREFERENCE_KEYS
 from uwmlib.metrics.tensors import as_tensor
 from uwmlib.options import whole_numbers
 from uwmlib.tuples.tuples import require_tuples
 
-PREFERENCE_KEYS = ("p_s_t", "p_u_t", "p_s_v", "p_u_v")
 TRADEOFF_KEYS = ("zs_mean", "gs")
 BASE = "CLIP"  # the model that others are compared with
 WIDTH = 6.4  # inches, 640 pixels at the 100 dots per inch of a notebook

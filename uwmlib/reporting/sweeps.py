@@ -1,9 +1,11 @@
-"""Curves over one setting, the layout of the paper's Figures 5 and 6, and changes side by side."""
+"""Curves over one setting (the layout of the paper's Figures 5 and 6), over knowledge, and changes side by side."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -123,6 +125,124 @@ def change_dots(
         handles = [_handle(row, look) for row, look in zip(rows, LOOKS, strict=False)]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(rows), frameon=False)
     return figure
+
+
+def safety_against_knowledge(
+    curves: Mapping[str, Mapping[float, Mapping[str, Score]]],
+    *,
+    base: Mapping[str, Score],
+    keys: Sequence[str] = ("safe_bias", "gs"),
+    marked: Mapping[str, Sequence[Mapping[str, Score]]] | None = None,
+    shares: Sequence[float] = (95, 80),
+) -> Figure:
+    """Draw safety against the knowledge that is kept: one curve a method, from the base to its strongest edit.
+
+    At one place of the x axis all methods have cost the same; what is higher there is safer for that cost.
+
+    Parameters
+    ----------
+    curves : mapping of name to mapping
+        Method -> strength -> what was measured there: "knowledge_kept" and `keys`, such as `comparison.Setting`. A bar
+        is the 95% interval of a point.
+    base : mapping of name to Score
+        The same of the unedited model, where every curve begins.
+    keys : sequence of str
+        Scores, one panel each.
+    marked : mapping of name to sequence, optional
+        Method -> edits that keep the stated shares: larger, open, with the interval of their knowledge too.
+    shares : sequence of float
+        Stated shares of knowledge, in percent: dotted lines.
+
+    Raises
+    ------
+    UwmError
+        If there are more methods than looks, or a score was not measured with an interval.
+    """
+    looks = _looks_of([*curves, *(marked or {})])
+    with plots.style():
+        figure, axes = plt.subplots(
+            1, len(keys), figsize=(plots.WIDTH, 3.8), sharex=True, squeeze=False, layout="constrained"
+        )
+        for ax, key in zip(axes[0], keys, strict=True):
+            for name, points in curves.items():
+                _path(ax, [base, *(points[x] for x in sorted(points))], key, looks[name], name)
+            for name, found in (marked or {}).items():
+                for point in found:
+                    _mark(ax, point, key, looks[name])
+            start = _found(base, key)
+            ax.plot(100, start.value, "o", color=plots.INK, ms=7, zorder=4, label="not edited")
+            for share in shares:
+                ax.axvline(share, color=plots.INK, linewidth=1.2, linestyle=":", zorder=1)
+            ax.set(ylabel=f"{plots.symbol(key)}, {start.unit.words}")
+        figure.supxlabel("knowledge kept (% of the base's)", fontsize=10)
+        handles, names = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def curve_table(
+    curves: Mapping[str, Mapping[float, Mapping[str, Score]]], keys: Sequence[str]
+) -> pd.DataFrame:
+    """Return every point of every curve as rows of a tidy table.
+
+    Parameters
+    ----------
+    curves : mapping of name to mapping
+        Method -> strength -> what was measured there: names and scores.
+    keys : sequence of str
+        Scores; those that a point does not have are left out.
+
+    Returns
+    -------
+    DataFrame
+        Columns: method, strength, score (its name), value, low, high (its 95% interval, NaN where none is known), n.
+
+    Examples
+    --------
+    >>> from uwmlib.metrics import Score
+    >>> from uwmlib.reporting.sweeps import curve_table
+    >>> curve_table({"UWM": {0.02: {"gs": Score(4.5, (4.0, 5.1), n=9)}}}, ["gs"])
+      method  strength score  value  low  high  n
+    0    UWM      0.02    gs    4.5  4.0   5.1  9
+    """
+    rows = []
+    for method, points in curves.items():
+        for strength in sorted(points):
+            for key in keys:
+                score = measured(points[strength], key)
+                if score is not None:
+                    low, high = score.interval or (math.nan, math.nan)
+                    rows.append((method, strength, key, score.value, low, high, score.n))
+    return pd.DataFrame(rows, columns=["method", "strength", "score", "value", "low", "high", "n"])
+
+
+def _looks_of(names: Sequence[str]) -> dict[str, plots.Look]:
+    """A look for each method: its own, or one that no other of them has."""
+    named = {name: plots.METHODS[name] for name in names if name in plots.METHODS}
+    free = [look for name, look in plots.METHODS.items() if name not in named and name != plots.BASE]
+    others = [name for name in dict.fromkeys(names) if name not in named]
+    if len(others) > len(plots.OTHERS) + len(free):
+        raise UwmError(f"{len(others)} methods that the paper lacks cannot be told apart: draw fewer.")
+    return named | dict(zip(others, (*plots.OTHERS, *free), strict=False))
+
+
+def _path(ax: Axes, along: Sequence[Mapping[str, Score]], key: str, look: plots.Look, name: str) -> None:
+    """A curve that begins at the base, whose own marker is another."""
+    x = [_found(point, "knowledge_kept").value for point in along]
+    scores = [_found(point, key) for point in along]
+    marks = {"marker": look.marker, "ms": 5, "markevery": list(range(1, len(along)))}
+    ax.plot(x, [score.value for score in scores], color=look.colour, lw=1.2, label=plots.plain(name), **marks)
+    limits = zip(*(score.interval for score in scores[1:]), strict=True)
+    ax.vlines(x[1:], *limits, color=look.colour, linewidth=0.8, alpha=0.7)
+
+
+def _mark(ax: Axes, point: Mapping[str, Score], key: str, look: plots.Look) -> None:
+    """An edit that keeps a stated share of knowledge: open, with both its intervals."""
+    x, y = _found(point, "knowledge_kept"), _found(point, key)
+    ax.hlines(y.value, *x.interval, color=look.colour, linewidth=1.2)
+    ax.vlines(x.value, *y.interval, color=look.colour, linewidth=1.2)
+    face = {"markerfacecolor": "white", "markeredgecolor": look.colour, "markeredgewidth": 1.5}
+    ax.plot(x.value, y.value, look.marker, ms=10, linestyle="none", zorder=5, **face)
 
 
 def _dot(ax: Axes, found: Difference | float, y: float, look: plots.Look) -> None:

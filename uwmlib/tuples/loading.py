@@ -67,6 +67,7 @@ def load_tuples(
     Returns
     -------
     Tuples
+        Their `split` is empty where the manifest has no such column.
 
     Raises
     ------
@@ -106,6 +107,7 @@ def load_tuples(
         safe_texts=[rows[i]["safe_text"] for i in chosen],
         unsafe_texts=[rows[i]["unsafe_text"] for i in chosen],
         concepts=[rows[i].get("concept", "unnamed") for i in chosen],
+        split=split if any("split" in row for row in rows) else "",
     )
 
 
@@ -113,4 +115,5 @@ def _mini_visu(world: World, split: str, *, n: int | None, seed: int, at_most: b
     if split not in SPLITS:
         raise UwmError(f"mini-visu has no split {split!r}: choose one of {', '.join(SPLITS)}.")
     rows = sample_rows(SPLITS[split], n, seed, at_most=at_most)
-    return Tuples(name=f"{world.stream}/{split}", **draw_tuples(split, rows, world=world), harmless=True)
+    drawn = draw_tuples(split, rows, world=world)
+    return Tuples(name=f"{world.stream}/{split}", **drawn, harmless=True, split=split)

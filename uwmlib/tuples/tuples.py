@@ -33,12 +33,14 @@ class Tuples:
     harmless : bool
         Whether the unsafe side may be shown to anyone. Only who makes the tuples can know: those of the mini world
         are, those of a file never are.
+    split : str
+        The split that they are of, such as "validation"; empty where there is none, as in tuples made by hand.
 
     Raises
     ------
     UwmError
         If there are no tuples, the parts differ in length, the images are of another kind, a caption or a concept is
-        not text or holds a NUL or half a surrogate pair, or a caption has no visible character.
+        not text or holds a NUL or half a surrogate pair, a caption has no visible character, or the split is not text.
 
     Examples
     --------
@@ -64,10 +66,12 @@ class Tuples:
     unsafe_texts: Sequence[str]
     concepts: Sequence[str] = field(repr=False)
     harmless: bool = field(default=False, kw_only=True, repr=False)
+    split: str = field(default="", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str):
-            raise UwmError(f"The name of tuples is {self.name!r}: give text.")
+        for what in ("name", "split"):
+            if not isinstance(getattr(self, what), str):
+                raise UwmError(f"The {what} of tuples is {getattr(self, what)!r}: give text.")
         for part in PARTS[:2]:
             _check_images(f"{part} of {self.name}", getattr(self, part))
         for part in PARTS[2:]:
@@ -113,6 +117,7 @@ class Tuples:
             unsafe_images=_take(self.unsafe_images, index),
             **{part: [getattr(self, part)[i] for i in index.tolist()] for part in PARTS[2:]},
             harmless=self.harmless,
+            split=self.split,
         )
 
     @cached_property

@@ -1,0 +1,25 @@
+"""Methods compared fairly: beside controls, at equal knowledge, and at settings that validation tuples choose."""
+
+from __future__ import annotations
+
+from uwmlib.comparison.choice import LEAST_KEPT, Choice, choose_on_validation
+from uwmlib.comparison.controls import with_controls
+from uwmlib.comparison.equal_knowledge import AtKnowledge, at_knowledge, knowledge_table
+from uwmlib.comparison.seeds import mean_over_seeds
+from uwmlib.comparison.settings import Setting, evaluate_edits
+from uwmlib.comparison.strengths import STRENGTHS, evaluate_strengths
+
+__all__ = [
+    "LEAST_KEPT",
+    "STRENGTHS",
+    "AtKnowledge",
+    "Choice",
+    "Setting",
+    "at_knowledge",
+    "choose_on_validation",
+    "evaluate_edits",
+    "evaluate_strengths",
+    "knowledge_table",
+    "mean_over_seeds",
+    "with_controls",
+]
