@@ -46,7 +46,8 @@ def adjusted(p_values: Sequence[float], *, correction: str = "bh") -> np.ndarray
 
     Examples
     --------
-    Of three comparisons at 5% only the first survives Holm, all survive Benjamini and Hochberg:
+    Of three comparisons at 5% only the first survives Holm, and all survive
+    Benjamini and Hochberg:
 
     >>> from uwmlib.metrics import adjusted
     >>> print(adjusted([0.01, 0.03, 0.04], correction="holm"))

@@ -101,7 +101,24 @@ class PairedDifference(Difference):
 
 @dataclass(frozen=True)
 class SeedDifference(Difference):
-    """The mean of one difference over several seeds; `by_seed` has that of each (see `mean_over_seeds`)."""
+    """The mean of one difference over several seeds (see `mean_over_seeds`).
+
+    Attributes
+    ----------
+    difference, lo, hi, n, base, p_value
+        As in `Difference`, of the mean.
+    by_seed : tuple of Difference
+        That of each seed.
+
+    Examples
+    --------
+    >>> from uwmlib.metrics import Difference, mean_over_seeds
+    >>> found = mean_over_seeds([Difference(x, x - 1, x + 1) for x in (4.0, 6.0)])
+    >>> for one in found.by_seed:
+    ...     print(one)
+    +4.0 [+3.0, +5.0]
+    +6.0 [+5.0, +7.0]
+    """
 
     by_seed: tuple[Difference, ...] = field(default=(), kw_only=True)
 
@@ -243,7 +260,8 @@ def mean_over_seeds(differences: Sequence[Difference]) -> Difference:
     their mean has to allow for a fourth seed as well:
 
     >>> from uwmlib.metrics import Difference, mean_over_seeds
-    >>> found = mean_over_seeds([Difference(x, x - 1, x + 1) for x in (4.0, 5.0, 6.0)])
+    >>> seeds = [Difference(x, x - 1, x + 1) for x in (4.0, 5.0, 6.0)]
+    >>> found = mean_over_seeds(seeds)
     >>> print(found, f"p = {found.p_value:.4f}")
     +5.0 [+3.1, +6.9] p = 0.0005
     """
