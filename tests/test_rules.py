@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uwmlib.errors import UwmError
+from uwmlib.manifests import manifests_dir
 from uwmlib.metrics import Difference, mean_over_seeds
 from uwmlib.paper import rules as R
 from uwmlib.paper.rules import (
@@ -87,8 +88,9 @@ def test_the_margin_is_a_knob():
 @pytest.mark.parametrize(
     ("found", "word"),
     [
-        (ours(5.0, 1.0, 9.0), "cannot tell"),  # its interval excludes 0, but not after the correction
-        (ours(2.0, 1.0, 3.0), "cannot tell"),
+        (ours(7.0, 1.0, 13.0), "cannot tell"),  # its interval excludes 0, but not after the correction
+        (ours(2.0, 1.0, 3.0), "no effect here"),
+        (ours(-2.0, -3.0, -1.0), "no effect here"),
         (ours(2.0, -1.0, 5.0), "no effect here"),
     ],
 )
@@ -244,10 +246,16 @@ def test_a_verdict_holds_if_it_holds_for_every_seed(seeds, shown):
     assert str(judged(mean_over_seeds(seeds), counts, by_size(12.9))) == shown
 
 
+def test_the_glossary_has_every_mark_and_every_word():
+    glossary = (manifests_dir().parent / "book" / "glossary.md").read_text(encoding="utf-8")
+    entry = " ".join(glossary.partition("\nverdict\n")[2].split())
+    assert [word for word in R.MEANINGS if f"*{word}*" not in entry] == []
+    assert [mark for mark in R.MARKS.values() if f" {mark} " not in entry] == []
+
+
 def test_the_legend_has_every_mark_and_every_word():
     words = {value for name, value in vars(R).items() if name.isupper() and isinstance(value, str)}
     legend = R.legend()
     assert set(legend.index) == words | set(R.MARKS.values()) and legend["means"].str.len().min() > 10
     assert len(set(R.MARKS.values())) == len(R.MARKS) == 4
-    best_first = [word for word in legend.index if word in R.MEANINGS]
-    assert best_first == list(reversed(R.MEANINGS))
+    assert sorted(R.WORST_FIRST) == sorted(words)

@@ -243,7 +243,7 @@ def test_an_exact_test_can_take_a_direction_away_that_the_interval_shows():
     table = V.verdict_table(
         V.directions(1, "CLIP", rows=["UWM"], keys=["gs"]), {"CLIP": {"gs": base}, "UWM": {"gs": five}}
     )
-    assert table["here"].item() == "+0.2 [+0.1, +0.6]" and table["verdict"].item() == "↔ cannot tell"
+    assert table["here"].item() == "+0.2 [+0.1, +0.6]" and table["verdict"].item() == "↔ no effect here"
 
 
 def test_the_family_of_claims_counts_every_pair_once():

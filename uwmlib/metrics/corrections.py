@@ -11,7 +11,7 @@ from uwmlib.options import known, number
 
 #: What a correction keeps at its level, as a caption says it.
 CORRECTIONS = {
-    "none": "a single test",
+    "none": "uncorrected tests",
     "holm": "Holm's family-wise error rate",
     "bh": "Benjamini and Hochberg's false discovery rate",
 }

@@ -17,36 +17,41 @@ PAPER_NOISE = 0.1
 #: Share of its base below which a score has collapsed; the paper's collapses leave 0 to 8%.
 COLLAPSE = 0.1
 
+AGREES = "agrees in size"
+LARGER = "same direction, larger"
+SMALLER = "same direction, smaller"
+SAME = "same direction"
 OPPOSITE = "opposite"
-NOT_PRESERVED = "not preserved"
-NOT_COLLAPSED = "not collapsed"
 NO_EFFECT = "no effect here"
 CANNOT_TELL = "cannot tell"
-SMALLER = "same direction, smaller"
-LARGER = "same direction, larger"
-NOT_MEASURED = "not measured here"
-NONE_IN_PAPER = "no direction in the paper"
-SAME = "same direction"
-AGREES = "agrees in size"
 PRESERVED = "preserved"
+NOT_PRESERVED = "not preserved"
 COLLAPSED = "collapsed"
+NOT_COLLAPSED = "not collapsed"
+NONE_IN_PAPER = "no direction in the paper"
+NOT_MEASURED = "not measured here"
 
-# From the worst to the best: a claim with several parts is as good as its worst one.
 MEANINGS = {
-    OPPOSITE: "ours moved the other way",
-    NOT_PRESERVED: "said to be kept, and our interval lies beyond the loss that still counts as kept",
-    NOT_COLLAPSED: "said to collapse, and our interval lies above a tenth of the base",
-    NO_EFFECT: "our interval holds zero and excludes an effect of the paper's size, either way",
-    CANNOT_TELL: "our interval excludes too little, or too little once the table's number of comparisons is counted",
-    SMALLER: "ours moved the same way, and our interval stays short of the paper's size by more than the margin",
-    LARGER: "ours moved the same way, and our interval lies beyond the paper's size by more than the margin",
-    NOT_MEASURED: "nothing was measured here",
-    NONE_IN_PAPER: "the paper prints no difference, or one of at most 0.1, which is how far its own repeats differ",
-    SAME: "ours moved the same way; in rankings and trends no size is compared, elsewhere our interval is too wide to",
     AGREES: "ours moved the same way, and our interval reaches into the margin around the paper's size",
+    LARGER: "ours moved the same way, and our interval lies beyond the paper's size by more than the margin",
+    SMALLER: "ours moved the same way, and our interval stays short of the paper's size by more than the margin",
+    SAME: "ours moved the same way; in rankings and trends no size is compared, elsewhere our interval is too wide to",
+    OPPOSITE: "ours moved the other way",
+    NO_EFFECT: "ours did not move by more than chance, and our interval excludes the paper's size, either way",
+    CANNOT_TELL: "our interval excludes too little: there are too few items to say",
     PRESERVED: "said to be kept, and our interval excludes a loss that no longer counts as kept",
-    COLLAPSED: "said to collapse, and our interval lies below a tenth of the base",
+    NOT_PRESERVED: "said to be kept, and our interval lies beyond the loss that still counts as kept",
+    COLLAPSED: "said to collapse, and our interval leaves a tenth of the base at most",
+    NOT_COLLAPSED: "said to collapse, and our interval leaves more than a tenth of the base",
+    NONE_IN_PAPER: "the paper prints no difference, or one of at most 0.1, which is how far its own repeats differ",
+    NOT_MEASURED: "nothing was measured here",
 }
+
+# A claim with several parts is as good as its worst one, and a verdict over seeds as that of the worst seed.
+WORST_FIRST = (
+    OPPOSITE, NOT_PRESERVED, NOT_COLLAPSED, NO_EFFECT, CANNOT_TELL, SMALLER, LARGER, NOT_MEASURED, NONE_IN_PAPER, SAME,
+    AGREES, PRESERVED, COLLAPSED,
+)  # fmt: skip
 
 # What moved, and nothing of whether it should have: a loss never points up. Readable without colour.
 MARKS = {1: "↑", -1: "↓", 0: "↔", None: "?"}
@@ -104,7 +109,7 @@ class Verdict:
     @property
     def rank(self) -> int:
         """Place of the word from the worst, 0, to the best."""
-        return list(MEANINGS).index(self.word)
+        return WORST_FIRST.index(self.word)
 
     def __str__(self) -> str:
         return f"{MARKS[self.moved]} {self.word}{self.others}"
@@ -144,7 +149,7 @@ def verdict(
         - "same direction, smaller": ours counts and hi < p - m; "same direction, larger": it counts and lo > p + m;
         - "same direction": it counts, lo < p - m and hi > p + m, so that the size cannot be told;
         - "agrees in size": it counts otherwise;
-        - "no effect here": lo <= 0 <= hi, and both limits are closer to 0 than p - noise;
+        - "no effect here": it does not count, and both limits are closer to 0 than p - noise;
         - "cannot tell" otherwise.
 
     Raises
@@ -218,7 +223,7 @@ def direction_verdict(sign: float, ours: Difference, *, size: float = 1.0, count
     _check(ours)
     if excludes_zero(ours) if counts is None else counts:
         return SAME if (ours.difference > 0) == (sign > 0) else OPPOSITE
-    return NO_EFFECT if not excludes_zero(ours) and max(-ours.lo, ours.hi) < size else CANNOT_TELL
+    return NO_EFFECT if max(-ours.lo, ours.hi) < size else CANNOT_TELL
 
 
 def preservation_verdict(ours: Difference, *, loss: float, both: bool = False) -> str:
@@ -343,7 +348,7 @@ def base_of(found: Difference) -> float:
 
 
 def legend() -> pd.DataFrame:
-    """Every mark and word of a verdict with its meaning, words from the best to the worst.
+    """Every mark and word of a verdict with its meaning.
 
     Examples
     --------
@@ -351,8 +356,7 @@ def legend() -> pd.DataFrame:
     >>> print(legend().at["opposite", "means"])
     ours moved the other way
     """
-    meanings = MOVES | {word: MEANINGS[word] for word in reversed(MEANINGS)}
-    return pd.DataFrame({"means": meanings}).rename_axis("mark or word")
+    return pd.DataFrame({"means": MOVES | MEANINGS}).rename_axis("mark or word")
 
 
 def _check(found: Difference) -> None:
