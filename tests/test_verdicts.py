@@ -326,6 +326,9 @@ def test_captioning_scores_are_judged_in_their_own_unit():
         "-0.030 [-0.034, -0.026]",
     ]
     assert list(table["verdict"]) == ["↓ agrees in size", "↓ no direction in the paper", "↓ agrees in size"]
+    # The margin of a point is 0.01 there: five times the paper's loss is another size.
+    table = V.verdict_table(wanted[2:], of_one_size(-0.15, 0.01))
+    assert table["verdict"].item() == "↓ same direction, larger"
 
 
 def test_one_item_excludes_nothing():
