@@ -35,22 +35,27 @@ def ours(difference, lo, hi, **more):
         (-6.2, ours(-39.8, -42.0, -37.6), "same direction, larger"),
         (12.9, ours(0.1, -0.4, 0.7), "no effect here"),
         (-1.9, ours(-1.4, -2.5, -0.4), "agrees in size"),
-        # 12.9 has a margin of 4.3: up to 8.6 is smaller, from 17.2 is larger.
-        (12.9, ours(5.0, 2.0, 8.5), "same direction, smaller"),
-        (12.9, ours(5.0, 2.0, 8.7), "agrees in size"),
+        # 12.9 has a margin of 4.3: below 8.6 is smaller, above 17.2 is larger, unless the interval holds 12.9.
+        (12.9, ours(8.5, 6.0, 11.0), "same direction, smaller"),
+        (12.9, ours(8.7, 6.0, 11.0), "agrees in size"),
+        (12.9, ours(7.5, 2.0, 13.0), "agrees in size"),
+        (12.9, ours(7.5, 2.0, 12.8), "same direction, smaller"),
         (12.9, ours(12.9, 12.8, 13.0), "agrees in size"),
         (12.9, ours(12.9, 0.1, 40.0), "same direction"),  # too wide to tell a size
         (12.9, ours(12.9, 8.5, 17.3), "same direction"),
         (12.9, ours(12.9, 8.7, 17.3), "agrees in size"),
         (-12.9, ours(-12.9, -17.3, -8.5), "same direction"),
-        (12.9, ours(20.0, 17.1, 22.0), "agrees in size"),
-        (12.9, ours(20.0, 17.3, 22.0), "same direction, larger"),
-        (-12.9, ours(-5.0, -8.5, -2.0), "same direction, smaller"),
-        (-12.9, ours(-20.0, -22.0, -17.3), "same direction, larger"),
+        (12.9, ours(17.1, 15.0, 19.2), "agrees in size"),
+        (12.9, ours(17.3, 15.0, 19.6), "same direction, larger"),
+        (12.9, ours(17.3, 12.8, 22.0), "agrees in size"),
+        (-12.9, ours(-8.5, -11.0, -6.0), "same direction, smaller"),
+        (-12.9, ours(-8.7, -11.0, -6.0), "agrees in size"),
+        (-12.9, ours(-17.3, -19.6, -15.0), "same direction, larger"),
         # A small size has a margin of one point.
-        (0.5, ours(1.2, 0.9, 1.5), "agrees in size"),
-        (0.5, ours(1.9, 1.6, 2.2), "same direction, larger"),
-        (2.0, ours(0.5, 0.2, 0.9), "same direction, smaller"),
+        (0.5, ours(1.4, 0.9, 1.9), "agrees in size"),
+        (0.5, ours(1.6, 0.9, 2.3), "same direction, larger"),
+        (2.0, ours(0.9, 0.2, 1.6), "same direction, smaller"),
+        (2.0, ours(1.1, 0.2, 1.6), "agrees in size"),
         (12.9, ours(-3.0, -5.0, -1.0), "opposite"),
         (-12.9, ours(3.0, 1.0, 5.0), "opposite"),
         # Zero and the paper's size, or its mirror image, in one interval: nothing can be said.
@@ -80,6 +85,7 @@ def test_a_difference_is_judged_by_its_size(paper, found, word):
 def test_the_margin_is_a_knob():
     wide, narrow = Margin(points=8.0), Margin(points=0.0, share=0.0)
     assert verdict(12.9, ours(5.0, 4.0, 6.0), margin=wide) == "agrees in size"
+    assert verdict(12.9, ours(4.8, 4.0, 6.0), margin=wide) == "same direction, smaller"
     assert verdict(12.9, ours(12.0, 11.0, 12.8), margin=narrow) == "same direction, smaller"
     assert verdict(12.9, ours(12.0, 11.0, 12.9), margin=narrow) == "agrees in size"
     assert [Margin().of(size) for size in (-1.9, 3.0, 12.9)] == pytest.approx([1.0, 1.0, 4.3])
@@ -115,16 +121,19 @@ def test_mirroring_both_sides_changes_nothing_and_mirroring_one_no_word_but_of_d
 def test_the_words_are_what_they_say(paper, x, below, above):
     found = ours(x, x - below, x + above)
     margin = max(1.0, paper / 3)
-    gap = abs(
-        min(max(paper, found.lo), found.hi) - paper
-    )  # from the interval's nearest point to the paper's size
+    inside = found.lo <= paper <= found.hi
     word = verdict(paper, found)
     if word == R.AGREES:
-        assert found.lo > 0 and gap <= margin + 1e-6
+        assert found.lo > 0 and (inside or abs(x - paper) <= margin + 1e-6)
     if word == R.SAME:
         assert 0 < found.lo < paper - margin + 1e-6 and found.hi > paper + margin - 1e-6
     if word in (R.SMALLER, R.LARGER):
-        assert found.lo > 0 and gap > margin - 1e-6 and (x < paper) == (word == R.SMALLER)
+        assert (
+            found.lo > 0
+            and not inside
+            and abs(x - paper) > margin - 1e-6
+            and (x < paper) == (word == R.SMALLER)
+        )
     if word == R.NO_EFFECT:
         assert found.lo <= 0 <= found.hi and not found.lo <= paper <= found.hi
     if word == R.CANNOT_TELL:

@@ -35,11 +35,11 @@ FAILS = "does not hold"
 
 #: Relations of a kind of claim; "≥" says that the left is not lower, "≈" that it is neither lower nor higher.
 RELATIONS = {
-    "difference": "<>",
-    "ranking": "<>",
-    "trend": "<>",
-    "preservation": "≥≈",
-    "collapse": "<",
+    "difference": ("<", ">"),
+    "ranking": ("<", ">"),
+    "trend": ("<", ">"),
+    "preservation": ("≥", "≈"),
+    "collapse": ("<",),
 }
 
 
@@ -239,7 +239,7 @@ def _claim(lines: list[dict[str, str]]) -> Claim:
 def _comparisons(line: dict[str, str]) -> Iterable[Comparison]:
     """Every pair that one line of the file stands for; an empty right side means "as on the left"."""
     kind = line["kind"]
-    if line["relation"] not in RELATIONS.get(kind, ""):
+    if line["relation"] not in RELATIONS.get(kind, ()):
         raise UwmError(f"Claim {line['id']}, a {kind}, has the relation {line['relation']!r}: see RELATIONS.")
     if kind == "preservation" and not line["amount"]:
         raise UwmError(

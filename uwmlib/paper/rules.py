@@ -32,9 +32,9 @@ NONE_IN_PAPER = "no direction in the paper"
 NOT_MEASURED = "not measured here"
 
 MEANINGS = {
-    AGREES: "ours moved the same way, and our interval reaches into the margin around the paper's size",
-    LARGER: "ours moved the same way, and our interval lies beyond the paper's size by more than the margin",
-    SMALLER: "ours moved the same way, and our interval stays short of the paper's size by more than the margin",
+    AGREES: "ours moved the same way, and the paper's size lies in our interval or within the margin of ours",
+    LARGER: "ours moved the same way, by more than the paper's size and its margin; our interval excludes the paper's",
+    SMALLER: "ours moved the same way, by less than the paper's size and its margin; our interval excludes the paper's",
     SAME: "ours moved the same way; in rankings and trends no size is compared, elsewhere our interval is too wide to",
     OPPOSITE: "ours moved the other way",
     NO_EFFECT: "ours did not move by more than chance, and our interval excludes the paper's size, either way",
@@ -68,7 +68,7 @@ class Margin:
     """How far from the paper's size a difference of the same size may be: max(points, share times the size).
 
     The defaults: one point, ten times what the paper's own repeats differ by, since less changes no reader's choice;
-    and a third of the size, so that nothing half as large or half as large again counts as the same.
+    and a third of the size, so that what is known to be half as large, or half as large again, is not the same.
 
     Attributes
     ----------
@@ -146,9 +146,9 @@ def verdict(
 
         - "no direction in the paper": |p| <= noise;
         - "opposite": ours counts and is negative;
-        - "same direction, smaller": ours counts and hi < p - m; "same direction, larger": it counts and lo > p + m;
-        - "same direction": it counts, lo < p - m and hi > p + m, so that the size cannot be told;
-        - "agrees in size": it counts otherwise;
+        - "agrees in size": ours counts, and p lies in [lo, hi] or within m of ours;
+        - "same direction": as before, but lo < p - m and hi > p + m, so that the size cannot be told;
+        - "same direction, smaller" or "same direction, larger": it counts, and neither is so;
         - "no effect here": it does not count, and both limits are closer to 0 than p - noise;
         - "cannot tell" otherwise.
 
@@ -182,12 +182,11 @@ def verdict(
     # The limits as the paper counts them: towards its side is up.
     lo, hi = (ours.lo, ours.hi) if paper_difference > 0 else (-ours.hi, -ours.lo)
     allowed = margin.of(size) + 1e-9
-    least, most = size - allowed, size + allowed
-    if lo < least and hi > most:
+    if lo < size - allowed and hi > size + allowed:
         return SAME
-    if hi < least:
-        return SMALLER
-    return LARGER if lo > most else AGREES
+    if lo <= size <= hi or abs(abs(ours.difference) - size) <= allowed:
+        return AGREES
+    return SMALLER if hi < size else LARGER
 
 
 def direction_verdict(sign: float, ours: Difference, *, size: float = 1.0, counts: bool | None = None) -> str:

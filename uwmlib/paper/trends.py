@@ -10,7 +10,7 @@ import pandas as pd
 
 from uwmlib.metrics import Difference, Score, change_along, label
 from uwmlib.options import known
-from uwmlib.paper.rules import direction_verdict, judged
+from uwmlib.paper.rules import MARGIN, direction_verdict, judged
 from uwmlib.paper.verdicts import counted, note
 
 SIGNS = {"rises": 1.0, "falls": -1.0}
@@ -33,7 +33,8 @@ def trend_table(
     expected : mapping of score to "rises" or "falls"
         What the text says.
     paper_ends : mapping of score to float, optional
-        Last minus first as far as it is printed anywhere, in points.
+        Last minus first as far as it is printed anywhere, in points: the size that "no effect here" excludes, which
+        is one point for other scores.
     correction, level
         As in `verdict_table`. The family is the trends of this table.
 
@@ -73,7 +74,7 @@ def trend_table(
     for (name, key), one, counts in zip(wanted, found, counting, strict=True):
         steps = np.diff([point[key].value for point in sweeps[name]])
         ends = (paper_ends or {}).get(key)
-        rule = partial(_rule, signs[key])
+        size = MARGIN.points if ends is None else abs(ends)
         lines.append(
             {
                 "sweep": f"{name}, {label(key)}",
@@ -81,7 +82,7 @@ def trend_table(
                 "paper, ends": "–" if ends is None else f"{ends:+.1f}",
                 "here, line": str(one),
                 "steps against": f"{int((signs[key] * steps < -1e-9).sum())} of {len(steps)}",
-                "verdict": str(judged(one, counts, rule)),
+                "verdict": str(judged(one, counts, partial(_rule, signs[key], size))),
             }
         )
     table = pd.DataFrame(lines).set_index("sweep")
@@ -89,5 +90,5 @@ def trend_table(
     return table
 
 
-def _rule(sign: float, ours: Difference, counts: bool) -> str:
-    return direction_verdict(sign, ours, counts=counts)
+def _rule(sign: float, size: float, ours: Difference, counts: bool) -> str:
+    return direction_verdict(sign, ours, size=size, counts=counts)
