@@ -249,6 +249,12 @@ def test_an_exact_test_can_take_a_direction_away_that_the_interval_shows():
     assert table["here"].item() == "+0.2 [+0.1, +0.6]" and table["verdict"].item() == "↔ no effect here"
 
 
+def test_a_small_p_value_is_not_enough_where_the_interval_holds_zero():
+    wanted = V.directions(1, "CLIP", rows=["UWM"], keys=["gs"])
+    table = V.verdict_table(wanted, lambda *pair: Difference(3.0, -1.0, 7.0, p_value=0.001))
+    assert table["verdict"].item() == "↔ cannot tell"
+
+
 def test_the_family_of_claims_counts_every_pair_once():
     table = C.judge_claims(4, of_one_size(2.0, 1.0))
     pairs = {
