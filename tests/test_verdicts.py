@@ -198,6 +198,16 @@ def test_a_claim_is_judged_by_its_kind(table, claim_id, ours, here):
     assert C.judge_claims(table, ours).at[claim_id, "here"] == here
 
 
+@pytest.mark.parametrize(
+    ("row", "collapsed"), [("text=fc1|vision=out", True), ("text=out|vision=fc2", False)]
+)
+def test_a_collapse_on_the_papers_numbers_leaves_a_tenth_at_most(row, collapsed):
+    pair = C.Comparison(
+        8, (row, "vs_ts"), "<", ("CLIP", "vs_ts"), "collapse"
+    )  # 3.1 and 32.0 of 39.8 are left
+    assert pair.holds_on_paper == collapsed
+
+
 def test_a_claim_that_cannot_be_judged_is_refused():
     line = {"id": "X", "table": "8", "kind": "ranking", "relation": "≥", "amount": "5"}
     with pytest.raises(UwmError, match="Claim X, a ranking, has the relation '≥'"):
@@ -394,6 +404,15 @@ def test_sentences(model, base, word, expected):
     base = "half" if base == "half" else "B"
     table = judge_sentences(shares, [("A", base, "q", word)], margin=2.0)
     assert table["verdict"].tolist() == [expected]
+
+
+def test_sentences_and_trends_count_what_survives():
+    shares = {"A": outcome(5), "B": outcome(0)}  # McNemar's p is 2 / 32, Tango's interval leaves zero out
+    words = [("A", "B", "q", "more")]
+    assert judge_sentences(shares, words, margin=1.0)["verdict"].item() == "↔ cannot tell"
+    rises = [{"gs": share_of(np.arange(100) < share)} for share in (10, 30, 20, 40)]
+    verdict = trend_table({"up": rises}, {"gs": "rises"}, level=1e-12)["verdict"].item()
+    assert verdict == "↔ cannot tell"
 
 
 def test_sentences_say_one_of_three_words():
