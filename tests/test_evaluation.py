@@ -14,7 +14,7 @@ import uwmlib as uwm
 from uwmlib import paper
 from uwmlib.evaluation import embed_images, embed_texts, evaluate_zero_shot
 from uwmlib.metrics import DIRECTIONS, mean_accuracy
-from uwmlib.paper.verdicts import NOT_MEASURED
+from uwmlib.paper.rules import NOT_MEASURED
 from uwmlib.reporting import paper_beside_ours, plots, record
 
 

@@ -171,7 +171,7 @@ def test_a_new_metric_needs_a_row_and_nothing_else(monkeypatch):
         return {
             **WHOLE,
             "margin": mean_of(angles + shift, unit=degrees),
-            "kept": correct(20 + int(shift), 40),
+            "kept": correct(20 + 2 * int(shift), 40),
         }
 
     ours = {"CLIP": evaluated(0.0), "UWM": evaluated(5.0)}
@@ -187,6 +187,6 @@ def test_a_new_metric_needs_a_row_and_nothing_else(monkeypatch):
     assert (change.difference, change.lo) == (pytest.approx(5.0), pytest.approx(5.0))
     # A rate of its own goes through the verdicts that need no number of the paper.
     verdicts = paper.judge_sentences(ours, [("UWM", "CLIP", "kept", "more")], margin=0.0)
-    assert verdicts["verdict"].item() == "▲ holds"
+    assert verdicts["verdict"].item() == "↑ same direction"
     trends = paper.trend_table({"sweep": [ours["UWM"], ours["CLIP"]]}, {"kept": "falls"})
-    assert trends["verdict"].item() == "▲ holds"
+    assert trends["verdict"].item() == "↓ same direction"

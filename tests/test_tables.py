@@ -147,6 +147,16 @@ def test_symbols_stay_mathematics_beside_text():
     assert cells_of(tree) == [["", "P_s^t of $5"], ["$x$", "P_s^t"]]
 
 
+def test_the_note_of_a_frame_is_printed_after_the_caption():
+    frame = pd.DataFrame({"a": [1]})
+    frame.attrs["note"] = "By a rule <of> ours."
+    table = Table(frame[["a"]], "Trial.", "tab-x")
+    assert table.to_myst().startswith(":::{table} Trial. By a rule \\<of> ours.\n")
+    assert "Trial. By a rule &lt;of&gt; ours.</caption>" in table.to_html()
+    frame.attrs["note"] = ""
+    assert ">Trial.</caption>" in Table(frame, "Trial.", "tab-x").to_html()
+
+
 def test_markup_in_a_caption_is_text_but_its_formulas_and_code_stay():
     table = Table(TRIAL.frame, "A <b>bold</b> {{ word }}, $a<b$ and `<c>`.", "tab-x")
     (title,) = parse(table.to_myst()).findall(docutils.nodes.title)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from uwmlib.metrics.catalogue import CATALOGUE, Entry, label
 from uwmlib.metrics.concentration import ActivationSums, top_share, weight_concentration
+from uwmlib.metrics.corrections import CORRECTIONS, adjusted
 from uwmlib.metrics.differences import (
     Difference,
     PairedDifference,
+    SeedDifference,
     change_along,
     difference_between,
+    mean_over_seeds,
     paired_difference,
 )
 from uwmlib.metrics.intervals import mcnemar_exact, tango, wilson
@@ -22,6 +25,7 @@ from uwmlib.metrics.zeroshot import accuracy, classify, mean_accuracy
 
 __all__ = [
     "CATALOGUE",
+    "CORRECTIONS",
     "DIRECTIONS",
     "KNOWLEDGE_KEYS",
     "SAFEGROUND_KEYS",
@@ -35,9 +39,11 @@ __all__ = [
     "Retrieved",
     "SafeGround",
     "Score",
+    "SeedDifference",
     "SignalDetection",
     "Unit",
     "accuracy",
+    "adjusted",
     "change_along",
     "classify",
     "compare",
@@ -48,6 +54,7 @@ __all__ = [
     "mcnemar_exact",
     "mean_accuracy",
     "mean_of",
+    "mean_over_seeds",
     "measured",
     "paired_difference",
     "retrieval",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean, variance
 from typing import Any
 
 import numpy as np
 
 from uwmlib.errors import UwmError
-from uwmlib.metrics.intervals import mcnemar_exact, mean_of_estimates, tango
+from uwmlib.metrics.intervals import Z95, mcnemar_exact, mean_of_estimates, tango
 from uwmlib.metrics.score import Score, mean_of, measured
 from uwmlib.metrics.tensors import as_successes
 
@@ -19,17 +20,42 @@ from uwmlib.metrics.tensors import as_successes
 class Difference:
     """A difference and its paired 95% interval over `n` shared items, in points or the score's unit.
 
+    Two are equal where difference, limits and `n` are.
+
+    Attributes
+    ----------
+    difference : float
+        Left minus right, or after minus before.
+    lo, hi : float
+        95% limits.
+    n : int or None
+        Number of shared items.
+    base : float or None
+        The score on the right side, from which the difference is counted; None where it is not known.
+    p_value : float
+        Two-sided test of "no difference", in [0, 1]. Where none is given, the normal one that the limit on the side
+        of zero stands for: z is 1.96 times the difference over its distance from that limit.
+
     Examples
     --------
     >>> from uwmlib.metrics import Difference
-    >>> print(Difference(1.5, -0.5, 3.5, n=100))
-    +1.5 [-0.5, +3.5]
+    >>> found = Difference(1.5, -0.5, 3.5, n=100)
+    >>> print(found, f"p = {found.p_value:.2f}")
+    +1.5 [-0.5, +3.5] p = 0.14
     """
 
     difference: float
     lo: float
     hi: float
     n: int | None = None
+    base: float | None = field(default=None, compare=False)
+    p_value: float | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.p_value is None:
+            towards_zero = self.difference - self.lo if self.difference > 0 else self.hi - self.difference
+            z = Z95 * _ratio(abs(self.difference), towards_zero)
+            object.__setattr__(self, "p_value", math.erfc(z / math.sqrt(2)))
 
     def __str__(self) -> str:
         return f"{self.difference:+.1f} [{self.lo:+.1f}, {self.hi:+.1f}]"
@@ -62,7 +88,7 @@ class PairedDifference(Difference):
     (75.0, 3, 0, 0.25)
     """
 
-    p_value: float
+    p_value: float = field(compare=False)
     gained: int
     lost: int
 
@@ -71,6 +97,30 @@ class PairedDifference(Difference):
             f"{self.difference:+.1f} points [{self.lo:+.1f}, {self.hi:+.1f}], "
             f"McNemar p = {self.p_value:.2g}, n = {self.n}"
         )
+
+
+@dataclass(frozen=True)
+class SeedDifference(Difference):
+    """The mean of one difference over several seeds (see `mean_over_seeds`).
+
+    Attributes
+    ----------
+    difference, lo, hi, n, base, p_value
+        As in `Difference`, of the mean.
+    by_seed : tuple of Difference
+        That of each seed.
+
+    Examples
+    --------
+    >>> from uwmlib.metrics import Difference, mean_over_seeds
+    >>> found = mean_over_seeds([Difference(x, x - 1, x + 1) for x in (4.0, 6.0)])
+    >>> for one in found.by_seed:
+    ...     print(one)
+    +4.0 [+3.0, +5.0]
+    +6.0 [+5.0, +7.0]
+    """
+
+    by_seed: tuple[Difference, ...] = field(default=(), kw_only=True)
 
 
 def paired_difference(before: Any, after: Any) -> PairedDifference:
@@ -113,6 +163,7 @@ def paired_difference(before: Any, after: Any) -> PairedDifference:
         lo=100 * lo,
         hi=100 * hi,
         n=n,
+        base=100 * int(before.sum()) / n,
         p_value=mcnemar_exact(gained, lost),
         gained=gained,
         lost=lost,
@@ -169,7 +220,105 @@ def difference_between(
         return None
     found = [_paired(b[name], a[name]) for name in a]
     mean, (lo, hi) = mean_of_estimates([(part.difference, (part.lo, part.hi)) for part in found])
-    return Difference(mean, lo, hi, sum(part.n for part in found))
+    p_value = found[0].p_value if len(found) == 1 else None
+    return Difference(mean, lo, hi, sum(part.n for part in found), measured(right, right_key).value, p_value)
+
+
+def mean_over_seeds(differences: Sequence[Difference]) -> Difference:
+    """Return the mean of one difference over several seeds, with an interval for a new seed *and* new items.
+
+    The seeds (of training, of calibration) were measured on the *same* items, so what the draw of items does to all
+    of them does not average out over seeds. With k seeds, S^2 the variance of their differences and W the mean square
+    of their own standard errors over items (the distance from a limit, over 1.96, for each side by itself), the
+    squared standard error of the mean is
+
+        S^2 / k + W,
+
+    in which the items' part is counted in full, as if it were common to all seeds. That is never too little; where it
+    is not common at all and the seeds do not differ, the interval is sqrt(1 + k) times as wide as it need be. (W / k,
+    for items drawn anew for every seed, would be too little.) The limits are t quantiles with the degrees of freedom
+    of Satterthwaite, (k - 1) (1 + k W / S^2)^2: k - 1 where seeds make all of the spread, without end where items do.
+
+    Parameters
+    ----------
+    differences : sequence of Difference, at least one
+        The same comparison, one a seed, on the same items.
+
+    Returns
+    -------
+    Difference
+        Of one seed its own, whose interval is for new items only; else a `SeedDifference`.
+
+    Raises
+    ------
+    UwmError
+        If there is none, or they were not measured on equally many items.
+
+    Examples
+    --------
+    Three seeds agree on a gain that each knows to one point; the interval of
+    their mean has to allow for a fourth seed as well:
+
+    >>> from uwmlib.metrics import Difference, mean_over_seeds
+    >>> seeds = [Difference(x, x - 1, x + 1) for x in (4.0, 5.0, 6.0)]
+    >>> found = mean_over_seeds(seeds)
+    >>> print(found, f"p = {found.p_value:.4f}")
+    +5.0 [+3.1, +6.9] p = 0.0005
+    """
+    if not differences:
+        raise UwmError("No seed was measured: give the difference of at least one.")
+    if len({one.n for one in differences}) > 1:
+        raise UwmError(
+            "The seeds were not measured on equally many items: use the same items for all of them."
+        )
+    if len(differences) == 1:
+        return differences[0]
+    values, bases = [one.difference for one in differences], [one.base for one in differences]
+    mean, between = fmean(values), variance(values) / len(values)
+    below = _with_items([one.difference - one.lo for one in differences], between)
+    above = _with_items([one.hi - one.difference for one in differences], between)
+    return SeedDifference(
+        mean,
+        mean - below.quantile(),
+        mean + above.quantile(),
+        differences[0].n,
+        None if None in bases else fmean(bases),
+        (below if mean > 0 else above).p_value(mean),
+        by_seed=tuple(differences),
+    )
+
+
+@dataclass(frozen=True)
+class _SeedError:
+    """A standard error over seeds and items, and its degrees of freedom."""
+
+    error: float
+    freedom: float
+
+    def quantile(self) -> float:
+        """Half the width of the 95% interval."""
+        from scipy.stats import t  # here, because it takes a second to load
+
+        return self.error * float(t.ppf(0.975, self.freedom))
+
+    def p_value(self, mean: float) -> float:
+        from scipy.stats import t
+
+        return 2 * float(t.sf(_ratio(abs(mean), self.error), self.freedom))
+
+
+def _with_items(distances: Sequence[float], between: float) -> _SeedError:
+    """Add what the draw of items does, from the seeds' distances to one of their limits, to what seeds do."""
+    items = fmean((distance / Z95) ** 2 for distance in distances)
+    freedom = (len(distances) - 1) * ((between + items) / between) ** 2 if between else math.inf
+    return _SeedError(math.sqrt(between + items), freedom)
+
+
+def _ratio(size: float, error: float) -> float:
+    """Return size over error; nothing is no times anything, and something endlessly often nothing."""
+    if size == 0:
+        return 0.0
+    return size / error if error else math.inf
 
 
 def change_along(points: Sequence[Mapping[str, Score]], key: str) -> Difference:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -14,46 +15,63 @@ import pandas as pd
 from uwmlib.errors import UwmError
 from uwmlib.manifests import manifest_path
 from uwmlib.metrics import Difference, label
-from uwmlib.paper.values import paper_digits, paper_value
-from uwmlib.paper.verdicts import (
-    FAILS,
-    HOLDS,
-    LEANS_OTHER,
-    LEANS_SAME,
-    NONE_HERE,
+from uwmlib.paper.rules import (
+    COLLAPSE,
+    MARGIN,
     NONE_IN_PAPER,
-    NOT_MEASURED,
-    Ours,
-    judge,
-    marked,
-    noise_of,
-    ours_between,
-    shown,
+    Margin,
+    Verdict,
+    base_of,
+    collapse_verdict,
+    direction_verdict,
+    judged,
+    preservation_verdict,
 )
+from uwmlib.paper.values import paper_digits, paper_value
+from uwmlib.paper.verdicts import Ours, counted, noise_of, note, ours_between, shown, sized
 
-# A claim with several parts is as good as its worst one.
-_WORST_FIRST = (FAILS, LEANS_OTHER, NONE_HERE, LEANS_SAME, NOT_MEASURED, NONE_IN_PAPER, HOLDS)
+HOLDS = "holds"
+FAILS = "does not hold"
+
+#: Relations of a kind of claim; "≥" says that the left is not lower, "≈" that it is neither lower nor higher.
+RELATIONS = {
+    "difference": ("<", ">"),
+    "ranking": ("<", ">"),
+    "trend": ("<", ">"),
+    "preservation": ("≥", "≈"),
+    "collapse": ("<",),
+}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One pair that a claim is about: left `relation` right, by `amount` points if the paper gives a size."""
+    """One pair that a claim is about: left `relation` right.
+
+    `amount` is the size in points if the paper gives one; of a preservation it is what may be lost, in percent of the
+    right side.
+    """
 
     table: int
     left: tuple[str, str]
     relation: str
     right: tuple[str, str]
+    kind: str
     amount: float | None = None
 
     @property
     def sign(self) -> float:
-        """+1.0 if the claim puts left above right, -1.0 if below."""
-        return 1.0 if self.relation == ">" else -1.0
+        """+1.0 if the claim puts left above right or no lower, -1.0 if below."""
+        return -1.0 if self.relation == "<" else 1.0
 
     @property
     def paper_difference(self) -> float:
         """Left minus right as printed, in the table's unit."""
-        return round(paper_value(self.table, *self.left) - paper_value(self.table, *self.right), 6)
+        return round(paper_value(self.table, *self.left) - self.paper_base, 6)
+
+    @property
+    def paper_base(self) -> float:
+        """The right side as printed."""
+        return paper_value(self.table, *self.right)
 
     @property
     def digits(self) -> int:
@@ -63,8 +81,38 @@ class Comparison:
     @property
     def holds_on_paper(self) -> bool:
         """Whether the printed numbers have the claimed sign and, if one is claimed, the claimed size."""
+        if self.kind == "preservation":
+            loss = self.amount / 100 * self.paper_base
+            most = loss if self.relation == "≈" else math.inf
+            return -loss - 1e-9 <= self.paper_difference <= most + 1e-9
         size = self.sign * self.paper_difference
+        if self.kind == "collapse" and size < (1 - COLLAPSE) * self.paper_base:
+            return False
         return size > 0 and (self.amount is None or abs(size - self.amount) < noise_of(self.digits) / 2)
+
+    def judged(self, found: Difference | None, counting: tuple[bool, ...], margin: Margin) -> Verdict:
+        """Return the verdict on what was found here, by the rule of the kind of claim."""
+        return judged(found, counting, self._rule(margin))
+
+    def _rule(self, margin: Margin) -> Callable[[Difference, bool], str]:
+        if self.kind == "preservation":
+            return lambda ours, _: preservation_verdict(
+                ours, loss=self.amount / 100 * base_of(ours), both=self.relation == "≈"
+            )
+        if self.kind == "collapse":
+            return lambda ours, _: collapse_verdict(ours)
+        # The claim gives the direction, whatever the printed numbers say; they only decide whether there is one.
+        size, noise = abs(self.paper_difference), noise_of(self.digits)
+        if size <= noise + 1e-9:
+            return lambda ours, _: NONE_IN_PAPER
+        if self.kind == "difference":
+            return sized(self.sign * (self.amount or size), self.left[1], self.digits, margin)
+        return lambda ours, counts: direction_verdict(self.sign, ours, size=size - noise, counts=counts)
+
+    @property
+    def pair(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Left and right, each a row and a key."""
+        return self.left, self.right
 
     def __str__(self) -> str:
         (left_row, left_key), (right_row, right_key) = self.left, self.right
@@ -96,7 +144,8 @@ def load_claims() -> tuple[Claim, ...]:
 
     A line of the file may name several rows or keys, separated by spaces (a name that holds one stands in
     quotes): it then claims every combination. Lines with the same id are parts of one claim. What cannot be said
-    with two printed numbers (a bound, "similar", "about") is no line of the file.
+    with two printed numbers (a bound, a best trade-off) is no line of the file. "Kept" is one with the loss that still
+    counts as kept, which is our reading and stands in the claim's words.
     """
     with open(manifest_path("claims.csv"), newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
@@ -106,15 +155,28 @@ def load_claims() -> tuple[Claim, ...]:
     return tuple(_claim(group) for group in grouped.values())
 
 
-def judge_claims(table: int, ours: Ours | None = None) -> pd.DataFrame:
+def judge_claims(
+    table: int,
+    ours: Ours | None = None,
+    *,
+    margin: Margin = MARGIN,
+    correction: str = "bh",
+    level: float = 0.05,
+) -> pd.DataFrame:
     """Every claim on one table: whether the paper's own numbers bear it out, and whether ours do.
+
+    What a claim is judged by depends on its kind: a difference by its size (`verdict`; the size that the claim names,
+    else the printed one), a ranking or a trend by its direction (`direction_verdict`), "kept" by equivalence
+    (`preservation_verdict`), and a collapse by collapse (`collapse_verdict`).
 
     Parameters
     ----------
     table : int
         1 to 9.
     ours : mapping or callable, optional
-        As in `verdict_table`.
+        As in `verdict_table`; the differences of a function need their `base`.
+    margin, correction, level
+        As in `verdict_table`. The family is every pair that a claim on this table compares, once.
 
     Returns
     -------
@@ -122,8 +184,13 @@ def judge_claims(table: int, ours: Ours | None = None) -> pd.DataFrame:
         Index: claim id. Columns: claim; reading ("said": the paper says so, "strict": a vague sentence of it
         read at its strictest); "on the paper's numbers" ("holds", "holds, by 0.1 or less", "does not
         hold"; 0.1 is one unit of the last printed digit); here (the verdict on the worst of the claim's
-        comparisons, against the direction that the *claim* gives); "difference here" (that comparison, in
-        points or the score's unit, with its paired 95% interval).
+        comparisons, against what the *claim* says); "difference here" (that comparison, in
+        points or the score's unit, with its paired 95% interval). Its `attrs["note"]` says what the correction is.
+
+    Raises
+    ------
+    UwmError
+        If no claim is about this table; as `verdict_table`.
 
     Examples
     --------
@@ -134,13 +201,22 @@ def judge_claims(table: int, ours: Ours | None = None) -> pd.DataFrame:
     >>> claims.iloc[0]["on the paper's numbers"], claims.iloc[0]["here"]
     ('holds', '? not measured here')
     """
+    claims = _claims_on(table)
+    pairs = {pair.pair: pair for claim in claims for pair in claim.comparisons}
+    found = {at: ours_between(ours, *pair.left, *pair.right) for at, pair in pairs.items()}
+    family = {frozenset(at): one for at, one in found.items()}
+    rates = {"correction": correction, "level": level}
+    counting = dict(zip(family, counted(list(family.values()), **rates), strict=True))
     lines = []
-    for claim in _claims_on(table):
-        word, comparison, found = _worst(claim, ours)
-        here = "–" if found is None else f"{comparison}: {shown(found, comparison.digits)}"
-        lines.append((claim.id, claim.text, claim.reading, _on_paper(claim), marked(word), here))
+    for claim in claims:
+        verdict, pair = _worst(claim, found, counting, margin)
+        one = found[pair.pair]
+        here = "–" if one is None else f"{pair}: {shown(one, pair.digits)}"
+        lines.append((claim.id, claim.text, claim.reading, _on_paper(claim), str(verdict), here))
     columns = ["id", "claim", "reading", "on the paper's numbers", "here", "difference here"]
-    return pd.DataFrame(lines, columns=columns).set_index("id")
+    frame = pd.DataFrame(lines, columns=columns).set_index("id")
+    frame.attrs["note"] = note(list(family.values()), **rates)
+    return frame
 
 
 def _claims_on(table: int) -> list[Claim]:
@@ -162,15 +238,21 @@ def _claim(lines: list[dict[str, str]]) -> Claim:
 
 def _comparisons(line: dict[str, str]) -> Iterable[Comparison]:
     """Every pair that one line of the file stands for; an empty right side means "as on the left"."""
-    if line["relation"] not in ("<", ">"):
-        raise UwmError(f"Claim {line['id']} has the relation {line['relation']!r}: write < or >.")
+    kind = line["kind"]
+    if line["relation"] not in RELATIONS.get(kind, ()):
+        raise UwmError(f"Claim {line['id']}, a {kind}, has the relation {line['relation']!r}: see RELATIONS.")
+    if kind == "preservation" and not line["amount"]:
+        raise UwmError(
+            f"Claim {line['id']} does not say what may be lost: write it as its amount, in percent."
+        )
     amount = float(line["amount"]) if line["amount"] else None
     left_rows, left_keys, right_rows, right_keys = (
         shlex.split(line[part]) for part in ("left_row", "left_key", "right_row", "right_key")
     )
-    for row, key in product(left_rows, left_keys):
-        for other_row, other_key in product(right_rows or [row], right_keys or [key]):
-            yield Comparison(int(line["table"]), (row, key), line["relation"], (other_row, other_key), amount)
+    table, relation = int(line["table"]), line["relation"]
+    for left in product(left_rows, left_keys):
+        for right in product(right_rows or [left[0]], right_keys or [left[1]]):
+            yield Comparison(table, left, relation, right, kind, amount)
 
 
 def _on_paper(claim: Claim) -> str:
@@ -179,25 +261,27 @@ def _on_paper(claim: Claim) -> str:
     by_a_hair = [
         noise_of(comparison.digits)
         for comparison in claim.comparisons
-        if abs(comparison.paper_difference) <= noise_of(comparison.digits) + 1e-9
+        if comparison.kind != "preservation"
+        and abs(comparison.paper_difference) <= noise_of(comparison.digits) + 1e-9
     ]
     return f"{HOLDS}, by {max(by_a_hair):g} or less" if by_a_hair else HOLDS
 
 
-def _worst(claim: Claim, ours: Ours | None) -> tuple[str, Comparison, Difference | None]:
-    """Verdict, comparison and difference of the part of a claim that fares worst here."""
-    judged = [(*_judged(comparison, ours), comparison) for comparison in claim.comparisons]
+def _worst(
+    claim: Claim,
+    found: dict[tuple, Difference | None],
+    counting: dict[frozenset, tuple[bool, ...]],
+    margin: Margin,
+) -> tuple[Verdict, Comparison]:
+    """Verdict and comparison of the part of a claim that fares worst here."""
 
-    def rank(entry: tuple) -> tuple[int, float]:
-        word, found, comparison = entry
-        return _WORST_FIRST.index(word), 0.0 if found is None else comparison.sign * found.difference
+    def rank(entry: tuple[Verdict, Comparison]) -> tuple[int, float]:
+        verdict, pair = entry
+        one = found[pair.pair]
+        return verdict.rank, 0.0 if one is None else pair.sign * one.difference
 
-    word, found, comparison = min(judged, key=rank)
-    return word, comparison, found
-
-
-def _judged(comparison: Comparison, ours: Ours | None) -> tuple[str, Difference | None]:
-    found = ours_between(ours, *comparison.left, *comparison.right)
-    # The claim gives the direction, whatever the printed numbers say; they only decide whether there is one.
-    claimed = comparison.sign * abs(comparison.paper_difference)
-    return judge(claimed, found, comparison.digits), found
+    entries = [
+        (pair.judged(found[pair.pair], counting[frozenset(pair.pair)], margin), pair)
+        for pair in claim.comparisons
+    ]
+    return min(entries, key=rank)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
 from uwmlib.errors import UwmError
 from uwmlib.metrics import Difference, Score, difference_between
-from uwmlib.paper.verdicts import FAILS, HOLDS, LEANS_OTHER, LEANS_SAME, marked, verdict
+from uwmlib.paper.rules import direction_verdict, judged, preservation_verdict
+from uwmlib.paper.verdicts import counted, note
 
 HALF = "half"  # what a sentence is compared with that says "consistently"
 SAYS = {"more": 1.0, "less": -1.0, "kept": 0.0}
@@ -19,6 +20,8 @@ def judge_sentences(
     sentences: Iterable[tuple[str, str, str, str]],
     *,
     margin: float,
+    correction: str = "bh",
+    level: float = 0.05,
 ) -> pd.DataFrame:
     """Judge sentences about the share of queries whose first item is safe.
 
@@ -30,17 +33,20 @@ def judge_sentences(
         The word says what the paper says: "more", "less" or "kept". The base "half" stands for 50%, that is for
         "mostly".
     margin : float
-        In points. "Kept" holds where the interval lies above -margin, and does not hold where it lies below.
+        In points. "Kept" is "preserved" where the interval lies above -margin, and "not preserved" where it lies below.
+    correction, level
+        As in `verdict_table`. The family is the comparisons of this table.
 
     Returns
     -------
     DataFrame
-        Index: comparison. Columns: the paper says; here (points and 95% interval, paired between models); verdict.
+        Index: comparison. Columns: the paper says; here (points and 95% interval, paired between models); verdict
+        (`direction_verdict` or `preservation_verdict`). Its `attrs["note"]` says what the correction is.
 
     Raises
     ------
     UwmError
-        For another word.
+        For another word; as `verdict_table`.
 
     Examples
     --------
@@ -55,18 +61,29 @@ def judge_sentences(
     comparison     UWM − CLIP, unsafe text queries
     the paper says                            more
     here                      +75.0 [+46.8, +88.8]
-    verdict                                ▲ holds
+    verdict                       ↑ same direction
     """
-    lines = []
-    for model, base, kind, word in sentences:
+    sentences = list(sentences)
+    for *_, word in sentences:
         if word not in SAYS:
             raise UwmError(f"A sentence says {word!r}: write one of {', '.join(SAYS)}.")
-        found = _against(safe_first, model, base, kind)
-        judged = _kept(found, margin) if word == "kept" else _directed(found, SAYS[word])
+    found = [_against(safe_first, model, base, kind) for model, base, kind, _ in sentences]
+    counting = counted(found, correction=correction, level=level)
+    lines = []
+    for (model, base, kind, word), one, counts in zip(sentences, found, counting, strict=True):
         named = f"{model} − {base}, {kind} queries"
-        lines.append((named, word, str(found), marked(judged)))
+        lines.append((named, word, str(one), str(judged(one, counts, _rule(word, margin)))))
     columns = ["comparison", "the paper says", "here", "verdict"]
-    return pd.DataFrame(lines, columns=columns).set_index("comparison")
+    table = pd.DataFrame(lines, columns=columns).set_index("comparison")
+    table.attrs["note"] = note(found, correction=correction, level=level)
+    return table
+
+
+def _rule(word: str, margin: float) -> Callable[[Difference, bool], str]:
+    """Return the rule of one word of the paper's."""
+    if word == "kept":
+        return lambda ours, _: preservation_verdict(ours, loss=margin)
+    return lambda ours, counts: direction_verdict(SAYS[word], ours, counts=counts)
 
 
 def _against(safe_first: Mapping[str, Mapping[str, Score]], model: str, base: str, kind: str) -> Difference:
@@ -76,16 +93,3 @@ def _against(safe_first: Mapping[str, Mapping[str, Score]], model: str, base: st
     share = safe_first[model][kind]
     lo, hi = share.interval
     return Difference(share.value - 50, lo - 50, hi - 50, share.n)
-
-
-def _directed(found: Difference, sign: float) -> str:
-    return verdict(sign, found.difference, (found.lo, found.hi))
-
-
-def _kept(found: Difference, margin: float) -> str:
-    """A verdict on "not lower": that nothing is lost cannot be shown, but a loss above the margin can be excluded."""
-    if found.lo >= -margin:
-        return HOLDS
-    if found.hi < -margin:
-        return FAILS
-    return LEANS_SAME if found.difference >= -margin else LEANS_OTHER

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from uwmlib.metrics import Score, change_along, label
+from uwmlib.metrics import Difference, Score, change_along, label
 from uwmlib.options import known
-from uwmlib.paper.verdicts import marked, verdict
+from uwmlib.paper.rules import MARGIN, direction_verdict, judged
+from uwmlib.paper.verdicts import counted, note
 
 SIGNS = {"rises": 1.0, "falls": -1.0}
 
@@ -19,6 +21,8 @@ def trend_table(
     expected: Mapping[str, str],
     *,
     paper_ends: Mapping[str, float] | None = None,
+    correction: str = "bh",
+    level: float = 0.05,
 ) -> pd.DataFrame:
     """Verdicts on what a text says about a figure: each score "rises" or "falls" along each sweep.
 
@@ -29,18 +33,22 @@ def trend_table(
     expected : mapping of score to "rises" or "falls"
         What the text says.
     paper_ends : mapping of score to float, optional
-        Last minus first as far as it is printed anywhere, in points.
+        Last minus first as far as it is printed anywhere, in points: the size that "no effect here" excludes, which
+        is one point for other scores.
+    correction, level
+        As in `verdict_table`. The family is the trends of this table.
 
     Returns
     -------
     DataFrame
         Index: sweep and score. Columns: text says; paper, ends; here, line (`change_along`); steps against
-        (how many of the steps go the other way); verdict.
+        (how many of the steps go the other way); verdict (`direction_verdict`). Its `attrs["note"]` says what the
+        correction is.
 
     Raises
     ------
     UwmError
-        For a word that is neither, and as `change_along`.
+        For a word that is neither, and as `change_along` and `verdict_table`.
 
     Examples
     --------
@@ -56,23 +64,31 @@ def trend_table(
     paper, ends                       –
     here, line     +61.5 [+43.2, +79.8]
     steps against                1 of 3
-    verdict                     ▲ holds
+    verdict            ↑ same direction
     """
+    wanted = [(name, key) for name in sweeps for key in expected]
+    signs = {key: SIGNS[known(word, SIGNS, "direction of a trend")] for key, word in expected.items()}
+    found = [change_along(sweeps[name], key) for name, key in wanted]
+    counting = counted(found, correction=correction, level=level)
     lines = []
-    for name, points in sweeps.items():
-        for key, word in expected.items():
-            sign = SIGNS[known(word, SIGNS, "direction of a trend")]
-            found = change_along(points, key)
-            steps = np.diff([point[key].value for point in points])
-            ends = (paper_ends or {}).get(key)
-            lines.append(
-                {
-                    "sweep": f"{name}, {label(key)}",
-                    "text says": word,
-                    "paper, ends": "–" if ends is None else f"{ends:+.1f}",
-                    "here, line": str(found),
-                    "steps against": f"{int((sign * steps < -1e-9).sum())} of {len(steps)}",
-                    "verdict": marked(verdict(sign, found.difference, (found.lo, found.hi))),
-                }
-            )
-    return pd.DataFrame(lines).set_index("sweep")
+    for (name, key), one, counts in zip(wanted, found, counting, strict=True):
+        steps = np.diff([point[key].value for point in sweeps[name]])
+        ends = (paper_ends or {}).get(key)
+        size = MARGIN.points if ends is None else abs(ends)
+        lines.append(
+            {
+                "sweep": f"{name}, {label(key)}",
+                "text says": expected[key],
+                "paper, ends": "–" if ends is None else f"{ends:+.1f}",
+                "here, line": str(one),
+                "steps against": f"{int((signs[key] * steps < -1e-9).sum())} of {len(steps)}",
+                "verdict": str(judged(one, counts, partial(_rule, signs[key], size))),
+            }
+        )
+    table = pd.DataFrame(lines).set_index("sweep")
+    table.attrs["note"] = note(found, correction=correction, level=level)
+    return table
+
+
+def _rule(sign: float, size: float, ours: Difference, counts: bool) -> str:
+    return direction_verdict(sign, ours, size=size, counts=counts)

@@ -1,43 +1,34 @@
-"""Does a direction that the paper reports hold here too?"""
+"""Whether the differences that the paper reports are found here: comparisons judged together, as one table."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 import pandas as pd
 
 from uwmlib.errors import UwmError
-from uwmlib.metrics import Difference, Score, difference_between, label
+from uwmlib.metrics import (
+    CORRECTIONS,
+    Difference,
+    Score,
+    adjusted,
+    difference_between,
+    label,
+    mean_over_seeds,
+)
+from uwmlib.metrics.catalogue import unit
+from uwmlib.metrics.score import UP_TO_ONE
+from uwmlib.options import is_whole, known, number
+from uwmlib.paper.rules import MARGIN, PAPER_NOISE, Margin, by_seed, excludes_zero, judged, verdict
 from uwmlib.paper.values import paper_digits, paper_value
 
-# What was measured, by row; or what gives the difference of two rows: (left row, left key, right row, right key).
-Ours = Mapping[str, Mapping[str, Score]] | Callable[[str, str, str, str], Difference | None]
-
-# The paper prints percentages with one decimal, and prints some quantities twice with values 0.1 apart: one
-# unit of the last digit, which `noise_of` knows for every score.
-PAPER_NOISE = 0.1
-
-HOLDS = "holds"
-LEANS_SAME = "leans the same way"
-NONE_HERE = "no direction here"
-LEANS_OTHER = "leans the other way"
-FAILS = "does not hold"
-NONE_IN_PAPER = "no direction in the paper"
-NOT_MEASURED = "not measured here"
-
-# Up is with the paper, down against it; filled where the interval excludes 0. Readable without colour.
-MARKS = {
-    HOLDS: "▲",
-    LEANS_SAME: "△",
-    NONE_HERE: "=",
-    LEANS_OTHER: "▽",
-    FAILS: "▼",
-    NONE_IN_PAPER: "–",
-    NOT_MEASURED: "?",
-}
+# What was measured, by row; or that by seed; or what gives the difference of two rows: (left row, left key, right row,
+# right key).
+Rows = Mapping[str, Mapping[str, Score]]
+Ours = Rows | Mapping[int, Rows] | Callable[[str, str, str, str], Difference | None]
 
 
 @dataclass(frozen=True)
@@ -62,72 +53,43 @@ class Direction:
         return paper_digits(self.table, self.key)
 
 
-def verdict(
-    paper_difference: float | None,
-    our_difference: float,
-    our_interval: tuple[float, float],
+def verdict_table(
+    directions: Iterable[Direction],
+    ours: Ours,
     *,
-    noise: float = PAPER_NOISE,
-) -> str:
-    """Say whether the sign of a difference in the paper is found here.
+    margin: Margin = MARGIN,
+    correction: str = "bh",
+    level: float = 0.05,
+) -> pd.DataFrame:
+    """Verdicts on many differences, which are judged as one family.
 
-    Parameters
-    ----------
-    paper_difference : float or None
-        Printed difference in points; None or NaN if it is not printed.
-    our_difference : float
-        Ours, in points.
-    our_interval : (float, float)
-        Its paired 95% interval.
-    noise : float
-        Printed differences up to this size have no direction (some quantities are printed twice, 0.1 apart).
-
-    Returns
-    -------
-    str
-        "holds" or "does not hold" if our interval excludes 0; "leans the same way" or "leans the other way"
-        if it includes 0; "no direction here" if ours is exactly 0; "no direction in the paper".
-
-    Raises
-    ------
-    UwmError
-        If our numbers are not finite or the interval does not hold the difference.
-    """
-    lo, hi = our_interval
-    if not (math.isfinite(our_difference) and lo <= our_difference <= hi):  # NaN is in no interval
-        raise UwmError(
-            f"{our_difference} with interval [{lo}, {hi}] is no measurement: the interval must hold it."
-        )
-    if paper_difference is None or not abs(paper_difference) > noise + 1e-9:
-        return NONE_IN_PAPER
-    if our_difference == 0:
-        return NONE_HERE
-    same = (our_difference > 0) == (paper_difference > 0)
-    if lo <= 0 <= hi:
-        return LEANS_SAME if same else LEANS_OTHER
-    return HOLDS if same else FAILS
-
-
-def marked(word: str) -> str:
-    """A verdict with its mark: "▲ holds"."""
-    return f"{MARKS[word]} {word}"
-
-
-def verdict_table(directions: Iterable[Direction], ours: Ours) -> pd.DataFrame:
-    """Verdicts on many directions.
+    A direction counts where its interval excludes 0 and its p-value, corrected for the number of comparisons in the
+    table, is at most the level. Intervals are not corrected. With several seeds every seed is judged by itself, as a
+    table of its own, and the verdict is the worst of theirs; the interval is that of `mean_over_seeds`.
 
     Parameters
     ----------
     directions : iterable of Direction
     ours : mapping or callable
-        Row -> what was measured, or a function (left row, left key, right row, right key) that returns a
-        Difference or None.
+        Row -> what was measured; or seed, a whole number -> such a mapping, all on the same items; or a function
+        (left row, left key, right row, right key) that returns a Difference or None.
+    margin : Margin
+        In points, which are hundredths for Table 5's scores of captions (0 to 1).
+    correction : "none", "holm" or "bh"
+        See `uwmlib.metrics.adjusted`.
+    level : float
+        In (0, 1).
 
     Returns
     -------
     DataFrame
-        Index: comparison. Columns: paper, here, verdict; differences in points, of Table 5's scores of captions
-        in their own unit, 0 to 1.
+        Index: comparison. Columns: paper, here, verdict (see `legend`); differences in points, of Table 5's scores of
+        captions in their own unit, 0 to 1. Its `attrs["note"]` says what the correction is.
+
+    Raises
+    ------
+    UwmError
+        For another correction, a level outside (0, 1), or keys of `ours` of which only some are seeds.
 
     Examples
     --------
@@ -137,26 +99,33 @@ def verdict_table(directions: Iterable[Direction], ours: Ours) -> pd.DataFrame:
     ...     "CLIP": {"gs": share_of([False] * 9 + [True])},
     ...     "UWM": {"gs": share_of([True] * 9 + [False])},
     ... }
-    >>> verdict_table(directions(1, "CLIP", rows=["UWM"], keys=["gs"]), ours).T
-    comparison        UWM − CLIP, GS
-    paper                       +3.3
-    here        +80.0 [+19.2, +96.4]
-    verdict                  ▲ holds
+    >>> wanted = directions(1, "CLIP", rows=["UWM"], keys=["gs"])
+    >>> table = verdict_table(wanted, ours)
+    >>> table.T
+    comparison            UWM − CLIP, GS
+    paper                           +3.3
+    here            +80.0 [+19.2, +96.4]
+    verdict     ↑ same direction, larger
+    >>> print(table.attrs["note"])
+    An arrow up or down is more than chance, by ... over the one comparison ...
     """
+    wanted = list(directions)
+    found = [ours_between(ours, each.row, each.key, each.base, each.key) for each in wanted]
+    counting = counted(found, correction=correction, level=level)
     lines = []
-    for direction in directions:
-        found = ours_between(ours, direction.row, direction.key, direction.base, direction.key)
-        paper, digits = direction.paper_difference, direction.digits
-        word = judge(paper, found, digits)
+    for each, one, counts in zip(wanted, found, counting, strict=True):
+        paper, digits = each.paper_difference, each.digits
         lines.append(
             {
-                "comparison": f"{direction.row} − {direction.base}, {label(direction.key)}",
+                "comparison": f"{each.row} − {each.base}, {label(each.key)}",
                 "paper": "–" if math.isnan(paper) else f"{paper:+.{digits}f}",
-                "here": "–" if found is None else shown(found, digits),
-                "verdict": marked(word),
+                "here": "–" if one is None else shown(one, digits),
+                "verdict": str(judged(one, counts, sized(paper, each.key, digits, margin))),
             }
         )
-    return pd.DataFrame(lines, columns=["comparison", "paper", "here", "verdict"]).set_index("comparison")
+    table = pd.DataFrame(lines, columns=["comparison", "paper", "here", "verdict"]).set_index("comparison")
+    table.attrs["note"] = note(found, correction=correction, level=level)
+    return table
 
 
 def directions(table: int, base: str, *, rows: Iterable[str], keys: Iterable[str]) -> list[Direction]:
@@ -173,10 +142,46 @@ def directions(table: int, base: str, *, rows: Iterable[str], keys: Iterable[str
     return [Direction(row, base, key, table) for row, key in product(rows, keys) if row != base]
 
 
-def judge(paper_difference: float, found: Difference | None, digits: int) -> str:
-    if found is None:
-        return NOT_MEASURED
-    return verdict(paper_difference, found.difference, (found.lo, found.hi), noise=noise_of(digits))
+def counted(found: Sequence[Difference | None], *, correction: str, level: float) -> list[tuple[bool, ...]]:
+    """Return for each comparison of one table, and each of its seeds, whether its direction is more than chance."""
+    known(correction, CORRECTIONS, "correction")
+    if not 0 < number(level, "level") < 1:
+        raise UwmError(f"level must lie between 0 and 1, such as 0.05, not {level}.")
+    seeds = [() if one is None else by_seed(one) for one in found]
+    counting: list[list[bool]] = [[] for _ in found]
+    for seed in range(max(map(len, seeds), default=0)):
+        family = [at for at, parts in enumerate(seeds) if parts]
+        p_values = adjusted([seeds[at][seed].p_value for at in family], correction=correction)
+        for at, p_value in zip(family, p_values, strict=True):
+            counting[at].append(bool(p_value <= level) and excludes_zero(seeds[at][seed]))
+    return [tuple(flags) for flags in counting]
+
+
+def note(found: Sequence[Difference | None], *, correction: str, level: float) -> str:
+    """Return what has to be printed with a table: what an arrow stands for, and what intervals carry."""
+    measured = [one for one in found if one is not None]
+    if not measured:
+        return ""
+    many = len(measured)
+    family = f"the {many} comparisons of this table" if many > 1 else "the one comparison of this table"
+    rule = f"An arrow up or down is more than chance, by {CORRECTIONS[correction]} at {100 * level:g}% over {family}."
+    seeds = len(by_seed(measured[0]))
+    if seeds == 1:
+        return f"{rule} Intervals carry the draw of test items, not that of seeds."
+    return f"{rule} A verdict is that of the worst of {seeds} seeds; intervals carry the draw of items and of seeds."
+
+
+def sized(
+    paper_difference: float, key: str, digits: int, margin: Margin
+) -> Callable[[Difference, bool], str]:
+    """Return the rule of one printed difference."""
+    if unit(key) == UP_TO_ONE:
+        margin = replace(margin, points=margin.points / 100)
+
+    def rule(ours: Difference, counts: bool) -> str:
+        return verdict(paper_difference, ours, margin=margin, noise=noise_of(digits), counts=counts)
+
+    return rule
 
 
 def noise_of(digits: int) -> float:
@@ -187,14 +192,29 @@ def noise_of(digits: int) -> float:
 def ours_between(
     ours: Ours | None, left_row: str, left_key: str, right_row: str, right_key: str
 ) -> Difference | None:
-    """Ours for one pair, from a function or from what was measured; None if it was not."""
+    """Ours for one pair, from a function or from what was measured; None if it was not, for one seed or at all."""
     if ours is None:
         return None
     if callable(ours):
         return ours(left_row, left_key, right_row, right_key)
-    if left_row not in ours or right_row not in ours:
+    found = [_between(rows, left_row, left_key, right_row, right_key) for rows in _seeds(ours)]
+    return None if any(one is None for one in found) else mean_over_seeds(found)
+
+
+def _between(rows: Rows, left_row: str, left_key: str, right_row: str, right_key: str) -> Difference | None:
+    if left_row not in rows or right_row not in rows:
         return None
-    return difference_between(ours[left_row], left_key, ours[right_row], right_key)
+    return difference_between(rows[left_row], left_key, rows[right_row], right_key)
+
+
+def _seeds(ours: Rows | Mapping[int, Rows]) -> list[Rows]:
+    """What was measured for every seed; rows alone are one."""
+    seeds = [key for key in ours if is_whole(key)]
+    if seeds and len(seeds) < len(ours):
+        raise UwmError(
+            f"{seeds[0]} is a seed among rows: give rows by name, or a mapping of rows for every seed."
+        )
+    return list(ours.values()) if seeds else [ours]
 
 
 def shown(found: Difference, digits: int) -> str:

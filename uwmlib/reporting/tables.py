@@ -34,7 +34,8 @@ class Table:
     ----------
     frame : DataFrame
         What to show; the index is the first column. Cells are shown letter by letter, floats with `digits`
-        decimals; only the labels of scores, such as `$P_s^t$`, are set as mathematics.
+        decimals; only the labels of scores, such as `$P_s^t$`, are set as mathematics. A note in its attributes
+        (`frame.attrs["note"]`, as tables of verdicts have) is printed after the caption.
     caption : str
         One paragraph of markdown; put text of others, such as the name of a data set, through `as_text`.
     name : str
@@ -94,7 +95,7 @@ class Table:
         _, *columns = zip(*self.cells()[1:], strict=True)
         alignment = [":--", *("--:" if _is_numeric(column) else ":--" for column in columns)]
         lines = [_pipe(header), _pipe(alignment), *map(_pipe, body)]
-        opening = f":::{{table}} {_without_markup(self.caption.strip())}"
+        opening = f":::{{table}} {_without_markup(self._full_caption())}"
         return "\n".join([opening, f":name: {self.name}", "", *lines, ":::"])
 
     def to_html(self) -> str:
@@ -105,12 +106,16 @@ class Table:
             f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>"
             for first, *rest in body
         )
-        caption = html.escape(self.caption.strip(), quote=False)
+        caption = html.escape(self._full_caption(), quote=False)
         return (
             '<div style="overflow-x: auto" tabindex="0"><table>'
             f'<caption style="text-align: left">{caption}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         )
+
+    def _full_caption(self) -> str:
+        """The caption, and the note of the frame."""
+        return " ".join([self.caption.strip(), self.frame.attrs.get("note", "")]).strip()
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         plain = self.frame.to_string()
