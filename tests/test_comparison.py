@@ -20,7 +20,7 @@ from uwmlib.comparison import (
     evaluate_edits,
     evaluate_strengths,
     knowledge_table,
-    mean_over_seeds,
+    score_over_seeds,
     with_controls,
 )
 from uwmlib.editing import select_magnitude, select_random, select_reversed
@@ -59,7 +59,7 @@ def test_a_setting_of_several_seeds_has_their_means():
     for key in setting:
         each = [Setting((run,), base)[key] for run in runs]
         assert setting[key].value == pytest.approx(np.mean([score.value for score in each]))
-        assert setting[key] == mean_over_seeds(each)
+        assert setting[key] == score_over_seeds(each)
     assert setting["knowledge_kept"].value == pytest.approx(62.5)
 
 
@@ -397,7 +397,7 @@ def test_the_interval_over_seeds_covers_seeds_and_tuples():
     for _ in range(rounds):
         by_seed, by_tuple = generator.normal(0, 2, (k, 1)), generator.normal(0, 12, (1, n))
         drawn = 50 + by_seed + by_tuple + generator.normal(0, 8, (k, n))
-        low, high = mean_over_seeds([mean_of(row) for row in drawn]).interval
+        low, high = score_over_seeds([mean_of(row) for row in drawn]).interval
         covered += low <= 50 <= high
         low, high = mean_of(drawn.mean(axis=0)).interval
         naive += low <= 50 <= high
@@ -405,9 +405,9 @@ def test_the_interval_over_seeds_covers_seeds_and_tuples():
     assert naive < 0.93 * rounds
 
 
-def test_the_mean_over_seeds_by_hand():
+def test_the_score_over_seeds_by_hand():
     runs = [share_of([True, True, False, False]), share_of([True, False, False, False])]
-    score = mean_over_seeds(runs)
+    score = score_over_seeds(runs)
     seeds = np.var([50, 25], ddof=1) / 2
     both = seeds + np.var([100, 50, 0, 0], ddof=1) / 4
     from scipy.stats import t
@@ -415,13 +415,13 @@ def test_the_mean_over_seeds_by_hand():
     half = t.ppf(0.975, (both / seeds) ** 2) * both**0.5
     assert score.value == 37.5 and score.interval == pytest.approx((max(0, 37.5 - half), 37.5 + half))
     assert score.n == 4 and score.items is None
-    assert mean_over_seeds(runs[:1]) is runs[0]
+    assert score_over_seeds(runs[:1]) is runs[0]
     # Seeds that agree leave the error of the tuples.
-    assert mean_over_seeds([Score(1.0, (0.0, 2.0), 9)] * 3).interval == pytest.approx((0, 2))
-    assert mean_over_seeds([Score(1.0, n=9), Score(2.0, (1, 3), 9)]).interval is None
+    assert score_over_seeds([Score(1.0, (0.0, 2.0), 9)] * 3).interval == pytest.approx((0, 2))
+    assert score_over_seeds([Score(1.0, n=9), Score(2.0, (1, 3), 9)]).interval is None
     # Rates cannot leave 0 and 100.
     rare, often = ([share_of([hit] + [not most] * 9) for hit in (most, not most)] for most in (True, False))
-    assert mean_over_seeds(rare).interval[0] == 0 and mean_over_seeds(often).interval[1] == 100
+    assert score_over_seeds(rare).interval[0] == 0 and score_over_seeds(often).interval[1] == 100
     for wrong in ([], [Score(1.0, n=9), Score(1.0, n=8)]):
         with pytest.raises(UwmError, match="one score each"):
-            mean_over_seeds(wrong)
+            score_over_seeds(wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uwmlib.comparison.choice import LEAST_KEPT, Choice, choose_on_validation
 from uwmlib.comparison.controls import with_controls
 from uwmlib.comparison.equal_knowledge import AtKnowledge, at_knowledge, knowledge_table
-from uwmlib.comparison.seeds import mean_over_seeds
+from uwmlib.comparison.seeds import score_over_seeds
 from uwmlib.comparison.settings import Setting, evaluate_edits
 from uwmlib.comparison.strengths import STRENGTHS, evaluate_strengths
 
@@ -20,6 +20,6 @@ __all__ = [
     "evaluate_edits",
     "evaluate_strengths",
     "knowledge_table",
-    "mean_over_seeds",
+    "score_over_seeds",
     "with_controls",
 ]

@@ -12,7 +12,7 @@ from uwmlib.metrics import Score
 from uwmlib.metrics.intervals import Z95
 
 
-def mean_over_seeds(scores: Sequence[Score]) -> Score:
+def score_over_seeds(scores: Sequence[Score]) -> Score:
     """Return the mean of one score over seeds, with a 95% interval that carries the seeds and the tuples.
 
     With K seeds and N tuples, m_k the score of seed k and m_i the mean over seeds of tuple i,
@@ -39,10 +39,10 @@ def mean_over_seeds(scores: Sequence[Score]) -> Score:
 
     Examples
     --------
-    >>> from uwmlib.comparison import mean_over_seeds
+    >>> from uwmlib.comparison import score_over_seeds
     >>> from uwmlib.metrics import share_of
     >>> runs = [share_of([True] * k + [False] * (100 - k)) for k in (48, 50, 52)]
-    >>> print(mean_over_seeds(runs))
+    >>> print(score_over_seeds(runs))
     50.0 [40.1, 59.9]
     """
     scores = list(scores)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uwmlib.comparison.seeds import mean_over_seeds
+from uwmlib.comparison.seeds import score_over_seeds
 from uwmlib.editing import WeightEdit
 from uwmlib.errors import UwmError
 from uwmlib.evaluation import Evaluation, evaluate
@@ -27,7 +27,7 @@ class Setting(Measured):
     """What was measured of one setting of a method, and of its base, on the same tuples.
 
     Its scores are those of the evaluation and "knowledge", "knowledge_kept" (as a share of the base's) and "safe_bias"
-    (over both query modalities); of several runs their means (`mean_over_seeds`).
+    (over both query modalities); of several runs their means (`score_over_seeds`).
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class Setting(Measured):
 
     def _score(self, key: str) -> Score:
         derive = DERIVED.get(key)
-        return mean_over_seeds([derive(run, self.base) if derive else run[key] for run in self.runs])
+        return score_over_seeds([derive(run, self.base) if derive else run[key] for run in self.runs])
 
 
 def evaluate_edits(
