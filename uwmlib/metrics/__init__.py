@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from uwmlib.metrics.benign import BENIGN_KEYS, BenignUse, benign_use
 from uwmlib.metrics.catalogue import CATALOGUE, Entry, label
 from uwmlib.metrics.differences import (
     Difference,
@@ -19,10 +20,12 @@ from uwmlib.metrics.signal_detection import SIGNAL_KEYS, SignalDetection
 from uwmlib.metrics.zeroshot import accuracy, classify, mean_accuracy
 
 __all__ = [
+    "BENIGN_KEYS",
     "CATALOGUE",
     "DIRECTIONS",
     "SAFEGROUND_KEYS",
     "SIGNAL_KEYS",
+    "BenignUse",
     "Difference",
     "Entry",
     "Measured",
@@ -34,6 +37,7 @@ __all__ = [
     "SignalDetection",
     "Unit",
     "accuracy",
+    "benign_use",
     "change_along",
     "classify",
     "compare",
