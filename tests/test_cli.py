@@ -163,6 +163,24 @@ def test_validate_says_all_that_is_wrong_or_what_is_there(own_pairs, monkeypatch
     assert here("validate", "no.jsonl") == (2, "", "uwm: There is no manifest no.jsonl: check the path.\n")
 
 
+def test_validate_reads_benign_uses_where_it_is_told_to(tmp_path, monkeypatch, here):
+    forms = ("harmless", "unsafe", "clean")
+    for i, form in enumerate(forms):
+        Image.new("RGB", (4, 4), (i, i, i)).save(tmp_path / f"{form}.png")
+    row = {f"{form}_image": f"{form}.png" for form in forms} | {f"{form}_text": form for form in forms}
+    (tmp_path / "uses.jsonl").write_text(json.dumps(row | {"marked": True}))
+    monkeypatch.chdir(tmp_path)
+    code, out, err = here("validate", "uses.jsonl", "--benign")
+    assert code == 0, err
+    assert out.splitlines()[-1] == "uses.jsonl: 1 benign uses, no problem."
+    assert "marked" in out and "true" in out and "concept" not in out
+    (tmp_path / "clean.png").unlink()
+    code, out, _ = here("validate", "uses.jsonl", "--benign")
+    assert code == 1 and out.startswith("clean_image in row 1 of uses.jsonl does not exist")
+    code, out, _ = here("validate", "uses.jsonl")
+    assert code == 1 and "lacks safe_image" in out
+
+
 def test_the_shell_completes_commands_and_names(folder):
     """In a real bash: the script that the command prints, and what it then offers."""
     script = """

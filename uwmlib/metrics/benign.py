@@ -136,15 +136,16 @@ def benign_use(
 
     >>> import torch
     >>> import uwmlib as uwm
-    >>> forms = {"harmless": [[1.0, 0, 1]], "unsafe": [[1.0, 1, 1]], "clean": [[0.0, 0, 1]]}
-    >>> known = {
-    ...     f"{form}_{side}": torch.tensor(rows)
-    ...     for form, rows in forms.items()
-    ...     for side in ("text", "image")
+    >>> forms = {
+    ...     "harmless": torch.tensor([[1.0, 0.0, 1.0]]),
+    ...     "unsafe": torch.tensor([[1.0, 1.0, 1.0]]),
+    ...     "clean": torch.tensor([[0.0, 0.0, 1.0]]),
     ... }
+    >>> known = {f"{form}_text": rows for form, rows in forms.items()}
+    >>> known.update({f"{form}_image": rows for form, rows in forms.items()})
     >>> uwm.benign_use(**known)["benign"].value
     100.0
-    >>> refused = {**known, "harmless_text": torch.tensor([[0.1, 0, 1]])}
+    >>> refused = {**known, "harmless_text": torch.tensor([[0.1, 0.0, 1.0]])}
     >>> found = uwm.benign_use(**refused)
     >>> found["over_clean_t"].value, found["benign"].value
     (0.0, 50.0)

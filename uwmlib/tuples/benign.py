@@ -23,7 +23,7 @@ class BenignUses(Paired):
     name : str
         What the data are called in results.
     harmless_images, unsafe_images, clean_images : uint8 array [N, H, W, 3] or ImageFiles
-        Row i of every part belongs to scene i: with a hazard that does no harm (a knife in a kitchen), with the same
+        Row i of every part belongs to scene i: with a hazard that does no harm (fire in a stove), with the same
         hazard doing harm, and without it.
     harmless_texts, unsafe_texts, clean_texts : list of str, length N
     marked : bool array [N], optional
@@ -48,13 +48,13 @@ class BenignUses(Paired):
     ...     harmless_images=black,
     ...     unsafe_images=black + 255,
     ...     clean_images=black + 128,
-    ...     harmless_texts=["a ring beside a jar of lava", "a star beside a moth in rain"],
-    ...     unsafe_texts=["a ring full of lava beside a jar", "a star in rain beside a moth"],
-    ...     clean_texts=["a ring beside a jar", "a star beside a moth"],
+    ...     harmless_texts=["a ring by a jar of lava", "a star by a moth in hail"],
+    ...     unsafe_texts=["a ring in lava by a jar", "a star in hail by a moth"],
+    ...     clean_texts=["a ring by a jar", "a star by a moth"],
     ...     marked=[True, False],
     ... )
     >>> len(uses), uses[uses.marked].clean_texts
-    (2, ['a ring beside a jar'])
+    (2, ['a ring by a jar'])
     """
 
     KIND: ClassVar[str] = "benign use"
