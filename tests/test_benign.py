@@ -21,7 +21,9 @@ from uwmlib.errors import UwmError
 from uwmlib.evaluation import embed_benign
 from uwmlib.metrics import BENIGN_KEYS, BenignUse, benign_use, difference_between, label, wilson
 from uwmlib.metrics.intervals import Z95, wilson_of_groups
-from uwmlib.mini.benign import draw_benign
+from uwmlib.mini.benign import benign_scenes, draw_benign
+from uwmlib.mini.render import render
+from uwmlib.mini.scenes import NONE
 from uwmlib.mini.worlds import SECOND
 from uwmlib.paper import paper_table
 from uwmlib.reporting import flatten, paper_beside_ours, record
@@ -208,16 +210,21 @@ def test_a_difference_between_two_models_is_paired():
 # Uses by name
 
 
-def test_drawn_uses_are_those_of_the_world():
+def test_drawn_uses_are_those_of_the_world(monkeypatch):
     rows = sample_rows(2000, 3, seed=5)
-    drawn = draw_benign(world=SECOND, rows=rows)
     uses = load_benign("mini-visu-2", n=3, seed=5)
     assert (uses.name, uses.harmless, len(uses)) == ("mini-visu-2/benign", True, 3)
-    for form in FORMS:
-        assert np.array_equal(getattr(uses, f"{form}_images"), drawn[f"{form}_images"])
-        assert getattr(uses, f"{form}_texts") == drawn[f"{form}_texts"]
-    assert uses.marked.tolist() == drawn["marked"].tolist()
     assert uses[:2].fingerprint == load_benign("mini-visu-2", n=2, seed=5).fingerprint != uses.fingerprint
+    scenes, _, _ = benign_scenes(world=SECOND)
+    monkeypatch.setattr("uwmlib.mini.benign.render", lambda scenes, world: None)  # six thousand pictures
+    whole = draw_benign(world=SECOND)
+    assert len(whole["marked"]) == len(whole["clean_texts"]) == 2000
+    for i, row in enumerate(rows):
+        for form in FORMS:
+            (picture,) = render(scenes[form][np.array([row])], world=SECOND)
+            assert np.array_equal(getattr(uses, f"{form}_images")[i], picture)
+            assert getattr(uses, f"{form}_texts")[i] == whole[f"{form}_texts"][row]
+        assert uses.marked[i] == whole["marked"][row] == (scenes["clean"].container[row] != NONE)
 
 
 @pytest.mark.parametrize(
