@@ -113,14 +113,19 @@ def test_ls_lists_what_the_functions_take(tmp_path, here):
     models = [row["model"] for row in listed("models")]
     assert uwmlib.load_model(models[0]).name == models[0] and "hf:<folder or id>" in models
     sets = {row["set"]: row["n"] for row in listed("sets")}
-    assert len(sets) == 18 and sets["mini-visu"] == 11_000 and sets["dtd"] == 18_800
+    assert (
+        len(sets) == 19
+        and sets["mini-visu"] == 11_000
+        and sets["mini-visu-2"] == 2_000
+        and sets["dtd"] == 18_800
+    )
     methods = {row["method"]: row["variants"].split(", ") for row in listed("methods")}
     assert methods["uwm"] == list(saliency.VARIANTS)
     assert all(methods[loss] == list(gradients.VARIANTS) for loss in gradients.LOSSES)
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "birds.csv").write_text("image,label\na.png,owl\na.png,hen\n")
     own = listed("sets", "--folder", tmp_path)
-    assert own[1:] == [{"set": "birds", "n": 2, "what": "own images, birds.csv"}]
+    assert own[2:] == [{"set": "birds", "n": 2, "what": "own images, birds.csv"}]
     table = uwm("ls", "models", cwd=tmp_path).stdout
     assert all(model in table for model in models)
 
@@ -156,6 +161,24 @@ def test_validate_says_all_that_is_wrong_or_what_is_there(own_pairs, monkeypatch
     assert twice.startswith("Row 8 of pairs.jsonl repeats row 1")
     assert count == "3 problems in 8 rows."
     assert here("validate", "no.jsonl") == (2, "", "uwm: There is no manifest no.jsonl: check the path.\n")
+
+
+def test_validate_reads_benign_uses_where_it_is_told_to(tmp_path, monkeypatch, here):
+    forms = ("harmless", "unsafe", "clean")
+    for i, form in enumerate(forms):
+        Image.new("RGB", (4, 4), (i, i, i)).save(tmp_path / f"{form}.png")
+    row = {f"{form}_image": f"{form}.png" for form in forms} | {f"{form}_text": form for form in forms}
+    (tmp_path / "uses.jsonl").write_text(json.dumps(row | {"marked": True}))
+    monkeypatch.chdir(tmp_path)
+    code, out, err = here("validate", "uses.jsonl", "--benign")
+    assert code == 0, err
+    assert out.splitlines()[-1] == "uses.jsonl: 1 benign uses, no problem."
+    assert "marked" in out and "true" in out and "concept" not in out
+    (tmp_path / "clean.png").unlink()
+    code, out, _ = here("validate", "uses.jsonl", "--benign")
+    assert code == 1 and out.startswith("clean_image in row 1 of uses.jsonl does not exist")
+    code, out, _ = here("validate", "uses.jsonl")
+    assert code == 1 and "lacks safe_image" in out
 
 
 def test_the_shell_completes_commands_and_names(folder):

@@ -177,24 +177,27 @@ def _listed(what: Listed, folder: Path | None) -> list[listing.Row]:
 
 @app.command()
 def validate(
-    manifest: Annotated[Path, typer.Argument(help="A manifest of pairs of your own (.jsonl or .csv).")],
+    manifest: Annotated[Path, typer.Argument(help="A manifest of your own (.jsonl or .csv).")],
+    benign: Annotated[bool, typer.Option("--benign", help="It holds benign uses, not pairs.")] = False,
 ) -> None:
     """Check a manifest and its images to the end: every problem by row, or what it holds."""
     from uwmlib.tuples import validate as validate_manifest
+    from uwmlib.tuples.loading import BENIGN, TUPLES
 
-    found = validate_manifest(manifest, progress=True)
+    columns = BENIGN if benign else TUPLES
+    found = validate_manifest(manifest, benign=benign, progress=True)
     for problem in found.problems:
         print(printable(problem))
     if found.problems:
         print(f"{len(found.problems)} problems in {found.rows} rows.")
         raise typer.Exit(1)
     held: list[listing.Row] = [
-        {"split": split or "(none)", "concept": concept or "(none)", "tuples": n}
-        for split, concepts in found.counts.items()
-        for concept, n in concepts.items()
+        {"split": split or "(none)", columns.label: label or "(none)", columns.what: n}
+        for split, labels in found.counts.items()
+        for label, n in labels.items()
     ]
     print(_as_table(held))
-    print(f"{printable(manifest)}: {found.rows} tuples, no problem.")
+    print(f"{printable(manifest)}: {found.rows} {columns.what}, no problem.")
     for note, n in found.notes.items():
         print(f"Note: {n} images have {note}.")
 

@@ -1,4 +1,4 @@
-"""Measure a model: embed once, then SafeGround, retrieval and zero-shot accuracy from the same embeddings."""
+"""Measure a model: embed once, then SafeGround, retrieval, zero-shot accuracy and benign use from embeddings."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from uwmlib.cache import Cache, as_cache
 from uwmlib.errors import UwmError
 from uwmlib.metrics import (
     CATALOGUE,
+    BenignUse,
     Measured,
     Retrieval,
     SafeGround,
     Score,
     accuracy,
+    benign_use,
     classify,
     mean_accuracy,
     retrieval,
@@ -30,6 +32,8 @@ from uwmlib.metrics.score import PERCENT
 from uwmlib.models.pixels import check_array, check_pictures, image_digest
 from uwmlib.models.vlm import Vlm, check_texts, require_vlm
 from uwmlib.options import as_list, check_batch_size
+from uwmlib.tuples.benign import BenignUses, require_benign
+from uwmlib.tuples.paired import Paired
 from uwmlib.tuples.tuples import Tuples, require_tuples
 from uwmlib.zero_shot.sets import ZeroShotSet
 
@@ -52,6 +56,8 @@ class Evaluation(Measured):
         Accuracies by name of the set; empty if none was asked for.
     split : str
         The split of the tuples; empty where they have none.
+    benign : BenignUse or None
+        Preferences for harmless uses; None if none were asked for.
 
     Examples
     --------
@@ -70,9 +76,10 @@ class Evaluation(Measured):
     retrieval: Retrieval
     zero_shot: dict[str, Score] = field(default_factory=dict)
     split: str = ""
+    benign: BenignUse | None = None
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the names of recall@1, SafeGround, each zero-shot set, and their mean if there are any."""
+        """Yield the names of recall@1, SafeGround, zero-shot sets with their mean, and benign use, where asked for."""
         return chain(*self._parts())
 
     def _score(self, key: str) -> Score:
@@ -84,7 +91,7 @@ class Evaluation(Measured):
 
     def _parts(self) -> tuple[Mapping[str, Score], ...]:
         mean = {"zs_mean": mean_accuracy(self.zero_shot)} if self.zero_shot else {}
-        return self.retrieval, self.safeground, self.zero_shot, mean
+        return self.retrieval, self.safeground, self.zero_shot, mean, self.benign or {}
 
     def __str__(self) -> str:
         lines = [f"{self.model} on {self.data} (n = {self.safeground.n}; percent, 95% interval)"]
@@ -219,10 +226,45 @@ def embed_tuples(
     require_vlm(vlm)
     require_tuples(tuples)
     options = {"batch_size": batch_size, "progress": progress, "cache": cache}
-    texts = _embedded(vlm, "text", [tuples.safe_texts, tuples.unsafe_texts], **options)
-    images = _embedded(vlm, "vision", [tuples.safe_images, tuples.unsafe_images], **options)
-    names = ("safe_text", "unsafe_text", "safe_image", "unsafe_image")
-    return dict(zip(names, [*texts, *images], strict=True))
+    return _embedded_parts(
+        vlm, tuples, ("safe_texts", "unsafe_texts"), ("safe_images", "unsafe_images"), **options
+    )
+
+
+def embed_benign(
+    vlm: Vlm,
+    uses: BenignUses,
+    *,
+    batch_size: int = 128,
+    progress: bool = False,
+    cache: Cache | PathLike | str | None = None,
+) -> dict[str, torch.Tensor]:
+    """Embed the six parts of every benign use.
+
+    Returns
+    -------
+    dict
+        `harmless_text`, `unsafe_text`, `clean_text`, and the same of images: each [N, D], float32 on the CPU, unit
+        norm; made for `benign_use(**...)`.
+
+    Raises
+    ------
+    UwmError
+        For a name in place of a model or of benign uses, or a broken image.
+    """
+    require_vlm(vlm)
+    require_benign(uses)
+    options = {"batch_size": batch_size, "progress": progress, "cache": cache}
+    return _embedded_parts(vlm, uses, uses.TEXTS, uses.IMAGES, **options)
+
+
+def _embedded_parts(
+    vlm: Vlm, items: Paired, texts: Sequence[str], images: Sequence[str], **options: Any
+) -> dict[str, torch.Tensor]:
+    """Embed parts of items: "safe_texts" as "safe_text"."""
+    found = _embedded(vlm, "text", [getattr(items, part) for part in texts], **options)
+    found += _embedded(vlm, "vision", [getattr(items, part) for part in images], **options)
+    return {part.removesuffix("s"): rows for part, rows in zip((*texts, *images), found, strict=True)}
 
 
 def evaluate_zero_shot(
@@ -239,6 +281,7 @@ def evaluate(
     tuples: Tuples,
     *,
     zero_shot: Iterable[ZeroShotSet] = (),
+    benign: BenignUses | None = None,
     batch_size: int = 128,
     progress: bool = False,
     cache: Cache | PathLike | str | None = None,
@@ -251,6 +294,8 @@ def evaluate(
     tuples : Tuples
     zero_shot : iterable of ZeroShotSet
         Classification sets to measure knowledge on.
+    benign : BenignUses, optional
+        Harmless uses to measure over-refusal on.
     batch_size : int
     progress : bool
         Show progress bars.
@@ -264,8 +309,8 @@ def evaluate(
     Raises
     ------
     UwmError
-        For a name in place of a model, of tuples or of a zero-shot set, two sets of one name or one that is a
-        score's, batch_size below 1, or a broken image.
+        For a name in place of a model, of tuples, of a zero-shot set or of benign uses, two sets of one name or one
+        that is a score's, batch_size below 1, or a broken image.
 
     Examples
     --------
@@ -279,8 +324,9 @@ def evaluate(
     True
     """
     sets = as_list(zero_shot)
-    _check_loaded(vlm, tuples, sets)
-    parts = embed_tuples(vlm, tuples, batch_size=batch_size, progress=progress, cache=cache)
+    _check_loaded(vlm, tuples, sets, benign)
+    options = {"batch_size": batch_size, "progress": progress, "cache": cache}
+    parts = embed_tuples(vlm, tuples, **options)
     return Evaluation(
         model=vlm.name,
         data=tuples.name,
@@ -290,13 +336,16 @@ def evaluate(
             data.name: evaluate_zero_shot(vlm, data, batch_size=batch_size, cache=cache) for data in sets
         },
         split=tuples.split,
+        benign=None if benign is None else benign_use(**embed_benign(vlm, benign, **options)),
     )
 
 
-def _check_loaded(vlm: Vlm, tuples: Tuples, sets: Sequence[ZeroShotSet]) -> None:
+def _check_loaded(vlm: Vlm, tuples: Tuples, sets: Sequence[ZeroShotSet], benign: BenignUses | None) -> None:
     """Refuse names in place of what they name before anything is embedded."""
     require_vlm(vlm)
     require_tuples(tuples)
+    if benign is not None:
+        require_benign(benign)
     wrong = next((each for each in sets if not isinstance(each, ZeroShotSet)), None)
     if wrong is not None:
         raise UwmError(f"{wrong!r} is no zero-shot set: give a list of those that zero_shot_set returns.")

@@ -31,7 +31,7 @@ def models() -> list[Row]:
 
 
 def sets(folder: str | os.PathLike | None = None) -> list[Row]:
-    """Return the data by name: the pairs of the mini world, then classification sets.
+    """Return the data by name: the pairs and the benign uses of the mini world, then classification sets.
 
     Parameters
     ----------
@@ -44,18 +44,22 @@ def sets(folder: str | os.PathLike | None = None) -> list[Row]:
     UwmError
         If a set in `folder` cannot be read.
     """
+    from uwmlib.mini.benign import N
     from uwmlib.mini.pairs import SPLITS
 
     splits = ", ".join(f"{split} {n:,}" for split, n in SPLITS.items())
-    pairs: Row = {"set": "mini-visu", "n": sum(SPLITS.values()), "what": f"pairs that are drawn: {splits}"}
+    drawn: list[Row] = [
+        {"set": "mini-visu", "n": sum(SPLITS.values()), "what": f"pairs that are drawn: {splits}"},
+        {"set": "mini-visu-2", "n": N, "what": "benign uses that are drawn"},
+    ]
     if folder is not None:
         from uwmlib.zero_shot import load_zero_shot
 
         held = load_zero_shot(folder).values()
-        return [pairs, *({"set": data.name, "n": len(data.labels), "what": data.about} for data in held)]
+        return [*drawn, *({"set": data.name, "n": len(data.labels), "what": data.about} for data in held)]
     entries = json.loads(manifest_path("zero_shot_sets.json").read_text(encoding="utf-8"))
     return [
-        pairs,
+        *drawn,
         *(
             {"set": name, "n": entry["n"], "what": f"{entry['template']} ({entry['images']})"}
             for name, entry in entries.items()

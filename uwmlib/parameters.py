@@ -139,12 +139,10 @@ def _weights(name: str, value: Any) -> None:
         raise UwmError(f"{name} is {shown(value)}, and there is no such file: check the path.")
 
 
-def _data(name: str, value: Any) -> None:
+def _data(name: str, value: Any, *, drawn: str) -> None:
     _text(name, value)
-    if value and value != "mini-visu" and not (value.endswith(SUFFIXES) and os.path.isfile(value)):
-        raise UwmError(
-            f"{name} is {shown(value)}: give 'mini-visu' or the path of a .jsonl or .csv manifest."
-        )
+    if value and value != drawn and not (value.endswith(SUFFIXES) and os.path.isfile(value)):
+        raise UwmError(f"{name} is {shown(value)}: give {drawn!r} or the path of a .jsonl or .csv manifest.")
 
 
 def _layer(name: str, value: Any) -> None:
@@ -207,8 +205,9 @@ CHECKS: dict[str, Callable[[str, Any], None]] = {
     "base_weights": _weights,
     "safe_model": _model,
     "safe_weights": _weights,
-    "data": _data,
+    "data": partial(_data, drawn="mini-visu"),
     "zero_shot": _sets,
+    "benign": partial(_data, drawn="mini-visu-2"),
     "architectures": _own_rows,
     "llavas": _own_rows,
     "n": partial(_whole, least=1),

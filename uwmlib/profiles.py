@@ -11,7 +11,7 @@ from uwmlib.errors import UwmError
 from uwmlib.mini.vocabulary import HAZARDS, words
 from uwmlib.models import Vlm, load_model
 from uwmlib.options import known, shown
-from uwmlib.tuples import Tuples, load_tuples
+from uwmlib.tuples import BenignUses, Tuples, load_benign, load_tuples
 from uwmlib.zero_shot import DRAWN, ZeroShotSet, load_zero_shot, not_at_hand, zero_shot_set
 
 
@@ -54,6 +54,8 @@ class Profile:
     zero_shot : str
         Folder of classification sets (`uwmlib.zero_shot.load_zero_shot`); empty for the sets in `drawn`, or where
         there are none for the folder `zero_shot` of `$UWM_DATA`.
+    benign : str
+        Name or manifest path for `load_benign`; empty where there is none, which leaves benign use not measured.
     judge, toxicity : str
         Names for `load_judge` and `load_toxicity`; empty where there is none, which leaves a score not measured.
     drawn : tuple of str
@@ -71,6 +73,7 @@ class Profile:
     base_weights: str = ""
     safe_weights: str = ""
     zero_shot: str = ""
+    benign: str = ""
     judge: str = ""
     toxicity: str = ""
     drawn: tuple[str, ...] = field(default=(), repr=False)
@@ -120,6 +123,29 @@ class Profile:
             print(absent)
         return found
 
+    def load_benign(self, *, n: int = 0, seed: int = 0) -> BenignUses | None:
+        """Load the benign uses of the test split; None where none are named.
+
+        Parameters
+        ----------
+        n, seed : int
+            As for `load_tuples`.
+
+        Raises
+        ------
+        UwmError
+            See `uwmlib.load_benign`.
+
+        Examples
+        --------
+        >>> import uwmlib as uwm
+        >>> print(uwm.profile("mini").load_benign())
+        None
+        >>> len(uwm.profile("mini", benign="mini-visu-2").load_benign(n=5))
+        5
+        """
+        return load_benign(self.benign, n=n or None, seed=seed, at_most=True) if self.benign else None
+
     def load_scorers(self, device: str = "cpu") -> dict[str, Any]:
         """Load `judge` and `toxicity` for `evaluate_captions`; None for one that is not named."""
         from uwmlib.captions import load_judge, load_toxicity
@@ -132,7 +158,7 @@ class Profile:
 
 ROWS = ("architectures", "llavas")
 MODELS = ("base_model", "safe_model")
-PARTS = (*MODELS, "base_weights", "safe_weights", "data", "zero_shot", "judge", "toxicity", *ROWS)
+PARTS = (*MODELS, "base_weights", "safe_weights", "data", "zero_shot", "benign", "judge", "toxicity", *ROWS)
 CLIP = "hf:openai/clip-vit-large-patch14"
 SAFE_CLIP = "aimagelab/safeclip_vit-l_14"
 LLAVA = "hf:llava-hf/llava-1.5-13b-hf"
@@ -192,9 +218,9 @@ def profile(name: str, **parts: str | os.PathLike | None) -> Profile:
     name : str
         "mini" or "paper".
     **parts : str
-        `base_model`, `base_weights`, `safe_model`, `safe_weights`, `data`, `zero_shot`, `judge`, `toxicity`,
-        `architectures` or `llavas`; each replaces the profile's own choice where it is not empty. A model of
-        one's own does not inherit the weights of the one that it replaces.
+        `base_model`, `base_weights`, `safe_model`, `safe_weights`, `data`, `zero_shot`, `benign`, `judge`,
+        `toxicity`, `architectures` or `llavas`; each replaces the profile's own choice where it is not empty. A model
+        of one's own does not inherit the weights of the one that it replaces.
 
         `architectures` and `llavas` replace models of single rows of the paper's Tables 4 and 5, as in
         "CoCa=open_clip:coca_ViT-B-32|coca.safetensors; SigLIP=hf:google/siglip-base-patch16-224": row, name, and

@@ -25,6 +25,7 @@ def read_rows(
     optional: Sequence[str] = (),
     prose: Sequence[str] = (),
     numbers: Sequence[str] = (),
+    flags: Sequence[str] = (),
 ) -> list[dict[str, str]]:
     """Read a manifest: a `.csv` file (commas, a header) or a `.jsonl` file (one object a line), in UTF-8.
 
@@ -42,6 +43,8 @@ def read_rows(
         name, are refused. Columns that are in none of the three, such as an id, are ignored.
     numbers : sequence of str
         Which of them may hold whole numbers, of which a `.jsonl` file tells text apart. They come back as text.
+    flags : sequence of str
+        Which of them hold "true" or "false" in any case, or JSON's own. They come back as "true" and "false".
 
     Returns
     -------
@@ -69,9 +72,8 @@ def read_rows(
     [{'image': '1.png', 'label': 'cat'}]
     """
     rows = []
-    for row, problems in examined_rows(
-        path, columns=columns, optional=optional, prose=prose, numbers=numbers
-    ):
+    kinds = {"prose": prose, "numbers": numbers, "flags": flags}
+    for row, problems in examined_rows(path, columns=columns, optional=optional, **kinds):
         if problems:
             raise problems[0]
         rows.append(row)
@@ -85,6 +87,7 @@ def examined_rows(
     optional: Sequence[str] = (),
     prose: Sequence[str] = (),
     numbers: Sequence[str] = (),
+    flags: Sequence[str] = (),
 ) -> Iterator[tuple[dict[str, str], list[UwmError]]]:
     """Yield every row of a manifest as `read_rows` has it, with all that is wrong with it.
 
@@ -105,6 +108,7 @@ def examined_rows(
             continue
         values = {name: row.get(name) for name in (*columns, *optional)}
         values |= {name: str(values[name]) for name in numbers if is_whole(values[name])}
+        values |= {name: str(values[name]).casefold() for name in flags if _is_flag(values[name])}
         filled = {name: value for name, value in values.items() if not _is_blank(value)}
         problems = list(_name_problems(path, number, row, columns, optional))
         lacking = [name for name in columns if name not in filled]
@@ -115,7 +119,11 @@ def examined_rows(
                 )
             )
         for name, value in filled.items():
-            problems += _value_problems(path, number, name, value, prose=name in prose)
+            if name not in flags:
+                problems += _value_problems(path, number, name, value, prose=name in prose)
+            elif not _is_flag(value):
+                wrong = f"{name} in row {number} of {path} is {shown(value)}: give true or false."
+                problems.append(UwmError(wrong))
         yield filled, problems
     if not number:
         raise UwmError(f"{path} has no rows: give at least one, with {', '.join(columns)}.")
@@ -142,13 +150,20 @@ def rows_of_split(rows: Sequence[dict[str, str]], split: str, path: str | os.Pat
 def split_problems(rows: Sequence[dict[str, str]], path: str | os.PathLike) -> Iterator[tuple[int, UwmError]]:
     """Yield the position of each row that lacks its split, and an error; position 0 for two spellings of one split."""
     known = sorted({str(row["split"]) for row in rows if "split" in row})
-    for i, row in enumerate(rows):
-        if known and "split" not in row:
-            wrong = f"Row {i + 1} of {path} has no split but other rows have one: give each row its split."
-            yield i, UwmError(wrong)
+    yield from gaps(rows, "split", path)
     if len({name.casefold() for name in known}) < len(known):
         wrong = f"{path} spells a split in two ways ({', '.join(known)}): write each in one way."
         yield 0, UwmError(wrong)
+
+
+def gaps(
+    rows: Sequence[dict[str, str]], column: str, path: str | os.PathLike
+) -> Iterator[tuple[int, UwmError]]:
+    """Yield the position of each row that lacks what other rows have in a column, and an error."""
+    lacking = [i for i, row in enumerate(rows) if column not in row]
+    for i in lacking if len(lacking) < len(rows) else []:
+        wrong = f"has no {column} but other rows have one: give each row its {column}."
+        yield i, UwmError(f"Row {i + 1} of {path} {wrong}")
 
 
 def file_of_row(rows: Sequence[dict[str, str]], i: int, column: str, path: str | os.PathLike) -> Path:
@@ -262,6 +277,10 @@ def _name_problems(
 
 def _is_blank(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, str) and value.casefold() in ("true", "false"))
 
 
 def _value_problems(path: Path, number: int, name: str, value: Any, *, prose: bool) -> list[UwmError]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from uwmlib.metrics.benign import BENIGN_KEYS, BenignUse, benign_use
 from uwmlib.metrics.catalogue import CATALOGUE, Entry, label
 from uwmlib.metrics.concentration import ActivationSums, top_share, weight_concentration
 from uwmlib.metrics.corrections import CORRECTIONS, adjusted
@@ -24,6 +25,7 @@ from uwmlib.metrics.signal_detection import SIGNAL_KEYS, SignalDetection, safe_b
 from uwmlib.metrics.zeroshot import accuracy, classify, mean_accuracy
 
 __all__ = [
+    "BENIGN_KEYS",
     "CATALOGUE",
     "CORRECTIONS",
     "DIRECTIONS",
@@ -31,6 +33,7 @@ __all__ = [
     "SAFEGROUND_KEYS",
     "SIGNAL_KEYS",
     "ActivationSums",
+    "BenignUse",
     "Difference",
     "Entry",
     "Measured",
@@ -44,6 +47,7 @@ __all__ = [
     "Unit",
     "accuracy",
     "adjusted",
+    "benign_use",
     "change_along",
     "classify",
     "compare",

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
+import numpy as np
+
 from uwmlib.errors import UwmError
 from uwmlib.options import is_whole, number
 
@@ -52,6 +54,35 @@ def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
     limits = binomtest(k, n, k / n).proportion_ci(level, method="wilson")
     # At 0 and n the limits are 0 and 1 exactly; rounding must not move them off.
     return (0.0 if k == 0 else float(limits.low)), (1.0 if k == n else float(limits.high))
+
+
+def wilson_of_groups(hits: np.ndarray, size: int) -> tuple[float, float]:
+    """Return 95% limits of the rate of success over N groups, each of `size` answers that may hang together.
+
+    Wilson's score interval with an effective number of answers (as for cluster samples: Franco, Little, Louis and
+    Slud, Journal of Survey Statistics and Methodology 7, 2019, 334-364): with p the rate and s^2 the variance of the
+    groups' rates, n_eff = N p (1 - p) / s^2, kept between N (the answers of a group are all alike) and N size (they
+    are independent). Where all answers agree the spread says nothing, and n_eff = N.
+
+    Parameters
+    ----------
+    hits : int array, shape [N], N >= 1
+        Successes of each group, in [0, size].
+    size : int
+
+    Returns
+    -------
+    lo, hi : float
+        Fractions in [0, 1].
+    """
+    rates = np.asarray(hits) / size
+    p, n = float(rates.mean()), float(len(rates))
+    if 0 < p < 1 and n > 1:
+        n /= min(max(float(rates.var(ddof=1)) / (p * (1 - p)), 1 / size), 1.0)
+    centre, half = p + Z95**2 / (2 * n), Z95 * math.sqrt(p * (1 - p) / n + (Z95 / (2 * n)) ** 2)
+    scale = 1 + Z95**2 / n
+    # At 0 and 1 the limits are 0 and 1 exactly; rounding must not move them off.
+    return (0.0 if p == 0 else (centre - half) / scale), (1.0 if p == 1 else (centre + half) / scale)
 
 
 def mcnemar_exact(n01: int, n10: int) -> float:

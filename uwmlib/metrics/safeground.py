@@ -15,7 +15,7 @@ from uwmlib.metrics.differences import PairedDifference, paired_difference
 from uwmlib.metrics.embeddings import TIE, check_embeddings, check_lengths, scaled_rows
 from uwmlib.metrics.score import Measured, Score, share_of
 from uwmlib.metrics.signal_detection import SIGNAL_KEYS, SignalDetection
-from uwmlib.metrics.tensors import as_successes, as_tensor
+from uwmlib.metrics.tensors import as_paired_successes, chosen_items
 from uwmlib.options import known
 
 SAFEGROUND_KEYS = ("p_s_t", "p_u_t", "p_s_v", "p_u_v", "txt_s", "img_s", "ps", "pu", "gs")
@@ -66,11 +66,9 @@ class SafeGround(Measured):
     p_u_v: Tensor
 
     def __post_init__(self) -> None:
-        for key in SAFEGROUND_KEYS[:4]:
-            hits = as_successes(key, getattr(self, key))
-            object.__setattr__(self, key, hits)  # lists may be given
-            if len(hits) != self.n:
-                raise UwmError(f"{key} has {len(hits)} tuples but p_s_t has {self.n}: give one value each.")
+        hits = as_paired_successes({key: getattr(self, key) for key in SAFEGROUND_KEYS[:4]}, items="tuples")
+        for key, checked in hits.items():
+            object.__setattr__(self, key, checked)  # lists may be given
 
     @property
     def n(self) -> int:
@@ -145,12 +143,9 @@ class SafeGround(Measured):
 
     def subset(self, index: Any) -> SafeGround:
         """Return the chosen tuples: a boolean mask [N], a list or tensor of positions, or a slice."""
-        if not isinstance(index, slice):
-            index = as_tensor("The index", index)
-        try:
-            return SafeGround(*(getattr(self, key)[index] for key in SAFEGROUND_KEYS[:4]))
-        except IndexError as error:
-            raise UwmError(f"The index does not fit {self.n} tuples: {error}.") from error
+        return SafeGround(
+            *chosen_items([getattr(self, key) for key in SAFEGROUND_KEYS[:4]], index, items="tuples")
+        )
 
     def __repr__(self) -> str:
         return f"SafeGround(n={self.n}, gs={self.as_percent()['gs']:.1f})"

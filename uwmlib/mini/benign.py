@@ -45,8 +45,14 @@ def benign_scenes(*, world: World) -> tuple[dict[str, Scenes], Columns, Columns]
     return forms, columns, beside
 
 
-def draw_benign(*, world: World) -> dict[str, np.ndarray | list[str]]:
+def draw_benign(*, world: World, rows: np.ndarray | None = None) -> dict[str, np.ndarray | list[str]]:
     """Draw the three forms of 2,000 scenes.
+
+    Parameters
+    ----------
+    world : World
+    rows : int array, shape (n,), optional
+        Which scenes; only their pictures are drawn. All N by default.
 
     Returns
     -------
@@ -58,8 +64,10 @@ def draw_benign(*, world: World) -> dict[str, np.ndarray | list[str]]:
     forms, columns, beside = benign_scenes(world=world)
     mentions = draw_mentions(columns, beside, attribute=world.tuple_mention, hazard=1.0, hazard2=1.0)
     mentions = replace(mentions, second=np.ones(N, dtype=bool))
-    drawn: dict[str, np.ndarray | list[str]] = {"marked": forms["clean"].container != NONE}
+    rows = np.arange(N) if rows is None else rows
+    drawn: dict[str, np.ndarray | list[str]] = {"marked": forms["clean"].container[rows] != NONE}
     for kind, scenes in forms.items():
-        drawn[f"{kind}_images"] = render(scenes, world=world)
-        drawn[f"{kind}_texts"] = captions(scenes, mentions, world=world)
+        texts = captions(scenes, mentions, world=world)
+        drawn[f"{kind}_images"] = render(scenes[rows], world=world)
+        drawn[f"{kind}_texts"] = [texts[row] for row in rows.tolist()]
     return drawn

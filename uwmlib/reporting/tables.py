@@ -136,7 +136,7 @@ def paper_beside_ours(
     Parameters
     ----------
     rows, keys : sequence of str
-        Which models and scores, in this order.
+        Which models and scores, in this order. A score that no row has and the paper does not print has no column.
     ours : mapping
         Row -> what was measured: names and scores. Rows and scores that were not measured show a dash.
     paper : DataFrame
@@ -181,6 +181,7 @@ def paper_beside_ours(
         )
     found = {key: [measured(ours[row], key) if row in ours else None for row in rows] for key in keys}
     printed = {key: [_printed(paper, row, key) for row in rows] for key in keys}
+    keys = [key for key in keys if any(cell is not None for cell in (*found[key], *printed[key]))]
     units = {key: unit(key, *found[key]) for key in keys}
     columns = {
         key: [beside(*pair, units[key]) for pair in zip(found[key], printed[key], strict=True)]

@@ -1,8 +1,9 @@
-"""Tuples of safe and unsafe images and texts."""
+"""Tuples of safe and unsafe images and texts, and benign uses."""
 
+from uwmlib.tuples.benign import BenignUses
 from uwmlib.tuples.images import ImageFiles
-from uwmlib.tuples.loading import load_tuples
+from uwmlib.tuples.loading import load_benign, load_tuples
 from uwmlib.tuples.tuples import Tuples
 from uwmlib.tuples.validation import Validation, validate
 
-__all__ = ["ImageFiles", "Tuples", "Validation", "load_tuples", "validate"]
+__all__ = ["BenignUses", "ImageFiles", "Tuples", "Validation", "load_benign", "load_tuples", "validate"]

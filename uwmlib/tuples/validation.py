@@ -1,4 +1,4 @@
-"""Everything that is wrong with a manifest of pairs at once, in place of the first thing that `load_tuples` meets."""
+"""Everything that is wrong with a manifest at once, in place of the first thing that `load_tuples` meets."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 
 from uwmlib.errors import UwmError
 from uwmlib.options import shown
-from uwmlib.rows import examined_rows, file_of_row, split_problems
+from uwmlib.rows import examined_rows, file_of_row, gaps, split_problems
 from uwmlib.tuples.images import left_out, open_image
-from uwmlib.tuples.loading import COLUMNS, TABLE
+from uwmlib.tuples.loading import BENIGN, TUPLES, Columns
 
 Problem = tuple[int, str]  #: position of the row, sentence
 
@@ -29,10 +29,10 @@ class Validation:
     rows : int
         How many there are.
     problems : list of str
-        A sentence each, by row; what is wrong in every row alike stands there once. Empty if `load_tuples` can read
-        every row.
+        A sentence each, by row; what is wrong in every row alike stands there once. Empty if `load_tuples`, or
+        `load_benign`, can read every row.
     counts : dict of str to dict of str to int
-        Split -> concept -> tuples; "" for rows without a split or a concept.
+        Split -> concept -> tuples, or split -> marked -> benign uses; "" for rows without one.
     notes : dict of str to int
         What of an image is not used -> images that have it.
 
@@ -62,16 +62,18 @@ class Validation:
     notes: dict[str, int]
 
 
-def validate(path: str | os.PathLike, *, progress: bool = False) -> Validation:
-    """Read a manifest of pairs to its end, open every image, and say all that is wrong.
+def validate(path: str | os.PathLike, *, benign: bool = False, progress: bool = False) -> Validation:
+    """Read a manifest of pairs, or of benign uses, to its end, open every image, and say all that is wrong.
 
-    Beyond what `load_tuples` refuses, a tuple that is there twice and a tuple with one image or one caption for both
-    sides are problems.
+    Beyond what `load_tuples` or `load_benign` refuses, a row that is there twice and a row with one image or one
+    caption for both sides, or for two of the three forms, are problems.
 
     Parameters
     ----------
     path : path-like
-        See `load_tuples`.
+        See `load_tuples`, and `load_benign`.
+    benign : bool
+        Whether the manifest is one of benign uses.
     progress : bool
         Show a progress bar.
 
@@ -104,46 +106,49 @@ def validate(path: str | os.PathLike, *, progress: bool = False) -> Validation:
     unsafe_image in row 1 of ...pairs.jsonl does not exist (...): correct ...
     """
     path = Path(path)
-    examined = list(examined_rows(path, **TABLE))
+    columns = BENIGN if benign else TUPLES
+    examined = list(examined_rows(path, **columns.table))
     rows = [row for row, _ in examined]
     problems = [(i, str(error)) for i, (_, errors) in enumerate(examined) for error in errors]
     problems += [(i, str(error)) for i, error in split_problems(rows, path) if rows[i]]
-    problems += _pairing_problems(rows, path)
+    if benign:
+        problems += [(i, str(error)) for i, error in gaps(rows, columns.label, path) if rows[i]]
+    problems += _pairing_problems(rows, path, columns)
     notes: Counter[str] = Counter()
-    problems += _image_problems(rows, path, notes, progress=progress)
+    problems += _image_problems(rows, path, columns, notes, progress=progress)
     counts: dict[str, dict[str, int]] = {}
     for row in filter(None, rows):
         of_split = counts.setdefault(str(row.get("split", "")), {})
-        concept = str(row.get("concept", ""))
-        of_split[concept] = of_split.get(concept, 0) + 1
+        label = str(row.get(columns.label, ""))
+        of_split[label] = of_split.get(label, 0) + 1
     return Validation(len(rows), _sentences(problems, len(rows)), counts, dict(notes))
 
 
-def _pairing_problems(rows: Sequence[Mapping[str, Any]], path: Path) -> Iterator[Problem]:
-    """Yield tuples that are there twice, and those whose sides do not differ."""
+def _pairing_problems(rows: Sequence[Mapping[str, Any]], path: Path, columns: Columns) -> Iterator[Problem]:
+    """Yield rows that are there twice, and those whose sides or forms do not differ."""
     first: dict[tuple[Any, ...], int] = {}
     for i, row in enumerate(rows):
-        held = tuple(row.get(column) for column in COLUMNS)
+        held = tuple(row.get(column) for column in (*columns.images, *columns.texts))
         if not all(isinstance(value, str) for value in held):
             continue
         if held in first:
             yield i, f"Row {i + 1} of {path} repeats row {first[held] + 1}: leave one of them out."
         first.setdefault(held, i)
-        for kind, safe, unsafe in (("image", *held[:2]), ("caption", *held[2:])):
-            if safe == unsafe:
-                yield (
-                    i,
-                    f"Row {i + 1} of {path} has one {kind} for both sides ({shown(safe)}): give each its own.",
-                )
+        n = len(columns.images)
+        for kind, values in (("image", held[:n]), ("caption", held[n:])):
+            twice = next((value for value in values if values.count(value) > 1), None)
+            if twice is not None:
+                wrong = f"has one {kind} for {columns.forms} ({shown(twice)}): give each its own."
+                yield i, f"Row {i + 1} of {path} {wrong}"
 
 
 def _image_problems(
-    rows: Sequence[Mapping[str, Any]], path: Path, notes: Counter[str], *, progress: bool
+    rows: Sequence[Mapping[str, Any]], path: Path, columns: Columns, notes: Counter[str], *, progress: bool
 ) -> Iterator[Problem]:
     """Yield images that are not there or cannot be read; count in `notes` what is not used of the others."""
     flaws: dict[Path, str] = {}  # each file is opened once
     for i, row in enumerate(tqdm(rows, disable=not progress, desc="images", leave=False)):
-        for column in (column for column in COLUMNS[:2] if isinstance(row.get(column), str)):
+        for column in (column for column in columns.images if isinstance(row.get(column), str)):
             try:
                 file = file_of_row(rows, i, column, path)
             except UwmError as error:
