@@ -145,6 +145,7 @@ class StopsAt:
 
     def __init__(self, tuples, stop: int) -> None:
         self.tuples, self.stop, self.fingerprint = tuples, stop, tuples.fingerprint
+        self.safe_texts = tuples.safe_texts
 
     def __len__(self) -> int:
         return len(self.tuples)
