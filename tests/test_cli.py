@@ -411,7 +411,15 @@ def test_what_cannot_be_printed_is_said_after_the_files_are_written(own_pairs):
     assert json.loads((own_pairs / "out.json").read_text())["n"] == 6
 
 
-def test_a_signal_leaves_what_was_there(tmp_path):
+@pytest.fixture
+def hangs_up():
+    """Let SIGHUP end what is started here, even where `nohup` has these tests ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_leaves_what_was_there(tmp_path, hangs_up):
     code = "open(name, 'w').close()\nimport time\ntime.sleep(120)"
     notebook = write_notebook(tmp_path / "04_tiny.ipynb", code)
     command = [str(Path(sys.executable).with_name("uwm")), "run", str(notebook), "--output"]
