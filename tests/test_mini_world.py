@@ -42,31 +42,39 @@ from uwmlib.mini.vocabulary import (
 from uwmlib.mini.web import web_batch
 from uwmlib.mini.worlds import FIRST, SECOND, WORLDS
 from uwmlib.mini.zero_shot_sets import NAMES
-from uwmlib.tuples import load_tuples
+from uwmlib.tuples import load_benign, load_tuples
 from uwmlib.zero_shot import zero_shot_set
 
 both_worlds = pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 MANIFEST = json.loads(manifest_path("mini-visu.json").read_text(encoding="utf-8"))
 
 
+@both_worlds
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_split_is_the_one_on_record(split):
-    tuples = load_tuples("mini-visu", split=split)
-    assert len(tuples) == SPLITS[split] == MANIFEST["splits"][split]["n"]
-    assert tuples.fingerprint == MANIFEST["splits"][split]["sha256"]
+def test_split_is_the_one_on_record(world, split):
+    tuples = load_tuples(world.name, split=split)
+    recorded = MANIFEST[world.name]["splits"][split]
+    assert len(tuples) == SPLITS[split] == recorded["n"]
+    assert tuples.fingerprint == recorded["sha256"]
 
 
-def test_train_split_is_the_one_on_record():
-    first = load_tuples("mini-visu", split="train")[:500]
-    assert first.fingerprint == MANIFEST["splits"]["train"]["sha256_first_500"]
+@both_worlds
+def test_train_split_is_the_one_on_record(world):
+    first = load_tuples(world.name, split="train")[:500]
+    assert first.fingerprint == MANIFEST[world.name]["splits"]["train"]["sha256_first_500"]
 
 
-def test_zero_shot_sets_are_the_ones_on_record():
+@both_worlds
+def test_zero_shot_sets_are_the_ones_on_record(world):
     for name in NAMES:
-        data = zero_shot_set(name)
+        data = zero_shot_set(name, world=world.name)
         digest = hashlib.sha256(data.images.tobytes() + data.labels.astype("<i8").tobytes()).hexdigest()
-        assert digest == MANIFEST["zero_shot"][name]["sha256"], name
+        assert digest == MANIFEST[world.name]["zero_shot"][name]["sha256"], name
         assert len(data.prompts) == len(set(data.prompts)) == len(data.classes) == data.labels.max() + 1
+
+
+def test_benign_uses_are_the_ones_on_record():
+    assert load_benign("mini-visu-2").fingerprint == MANIFEST["mini-visu-2"]["benign"]["sha256"]
 
 
 def test_columns_do_not_depend_on_how_many_rows_are_drawn():

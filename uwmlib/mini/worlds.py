@@ -93,8 +93,8 @@ FIRST = World(
 SECOND = World(
     name="mini-visu-2", stream="mini-visu-2", size=60, radii=((7, 9), (11, 14), (16, 18)), second_radius=8,
     context_length=28,
-    reach=1.2, bystander=0.85, containers=0.6, own=0.25, other=0.55, also=0.10, web_filled=0.6,
-    web_around=0.25, harmless_named=0.9,
+    reach=1.2, bystander=0.85, containers=0.6, own=0.40, other=0.50, also=0.10, tuple_mention=0.60,
+    web_hazard=0.40, web_filled=0.6, web_around=0.25, web_mention=0.50, harmless_named=0.9,
 )  # fmt: skip
 WORLDS = {world.name: world for world in (FIRST, SECOND)}
 
