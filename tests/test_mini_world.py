@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -393,3 +394,24 @@ def test_no_word_of_the_second_world_is_on_one_side_only():
     drawn = draw_tuples("train", np.arange(4000), world=SECOND)
     safe, unsafe = (set(" ".join(drawn[f"{side}_texts"]).split()) for side in ("safe", "unsafe"))
     assert safe == unsafe
+
+
+def test_calibration_page_has_the_rows_on_record():
+    page = (manifest_path("calibration.json").parent.parent / "book" / "calibration.md").read_text(
+        encoding="utf-8"
+    )
+    trials = json.loads(manifest_path("calibration.json").read_text(encoding="utf-8"))["trials"]
+    rows, knobs = (
+        [[cell.strip() for cell in re.split(r"\n  - ", line)] for line in table.split("* - ")[2:]]
+        for table in page.split("```{list-table}")[1:]
+    )
+    names = ("own", "other", "web_hazard", "web_mention", "tuple_mention")
+    for trial, row, turned in zip(trials, rows, knobs, strict=True):
+        found = trial["row"]
+        wanted = [str(trial["trial"]), f"{trial['steps']:,}", f"{(found['ts_vs'] + found['vs_ts']) / 2:.1f}"]
+        wanted += [f"{found[f'sensitivity_{q}']:.2f} / {found[f'bias_{q}']:.2f}" for q in ("text", "image")]
+        wanted += [f"{found['imagenet']:.1f}", f"{found['words']:.1f}" if "words" in found else "–"]
+        assert row[:-1] == wanted[:-1] and row[-1].split("\n")[0] == wanted[-1]
+        assert [float(x.split("\n")[0]) for x in turned[1:]] == [trial["knobs"][name] for name in names]
+    frozen = trials[-1]["knobs"]
+    assert {name: getattr(SECOND, name) for name in frozen} == frozen

@@ -47,7 +47,7 @@ LIBRARIES = ("uwm-book", "torch", "torchvision", "open_clip_torch", "transformer
 def _model_names(incomplete: str) -> list[str]:
     """Complete the name of a mini model."""
     names = (str(row["model"]) for row in listing.models())
-    return [name for name in names if name.startswith("mini-") and name.startswith(incomplete)]
+    return [name for name in names if name.startswith(("mini-", "mini2-")) and name.startswith(incomplete)]
 
 
 def _notebook_names(incomplete: str) -> list[str]:

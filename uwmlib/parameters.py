@@ -17,7 +17,7 @@ from uwmlib.rows import SUFFIXES
 
 SEEDS = 2**63  #: seeds are below this: torch takes no larger one
 READINGS = ("released", "paper")
-MODELS = ("mini-", "open_clip:", "hf-hub:", "local-dir:", "hf:")
+MODELS = ("mini-", "mini2-", "open_clip:", "hf-hub:", "local-dir:", "hf:")
 JUDGES = ("lexicon", "lm:", "endpoint:", "replay:")
 TOXICITIES = ("mini", "detoxify", "replay:")
 

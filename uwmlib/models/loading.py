@@ -57,9 +57,10 @@ def load_model(
     Parameters
     ----------
     name : str
-        "mini-..." is a small model shipped with this library. "hf:openai/clip-vit-large-patch14" or
-        "hf:<folder>" is a CLIP, SigLIP, MetaCLIP 2, LLaVA-1.5 or LLaVA-NeXT of transformers. "open_clip:ViT-L-14" is an
-        architecture of open_clip; open_clip's own names also work, with that prefix or without: "ViT-L-14/openai"
+        "mini-..." is a small model shipped with this library, "mini2-..." one of the second mini world.
+        "hf:openai/clip-vit-large-patch14" or "hf:<folder>" is a CLIP, SigLIP, MetaCLIP 2, LLaVA-1.5 or LLaVA-NeXT of
+        transformers. "open_clip:ViT-L-14" is an architecture of open_clip; open_clip's own names also work, with that
+        prefix or without: "ViT-L-14/openai"
         (architecture and pretrained tag), "local-dir:<folder>" and "hf-hub:<org/name>" (a folder, or a
         repository of the hub, with open_clip_config.json and open_clip_model.safetensors).
     device : str or torch.device
@@ -126,7 +127,7 @@ def load_model(
         raise UwmError(f"{weights} may hold pickled code and is not read: convert it to .safetensors first.")
     if vision_weights is not None and prefix != "hf":
         raise UwmError(f"{name} takes no vision_weights: they are for a LLaVA of transformers ('hf:...').")
-    if name.startswith("mini-"):
+    if name.startswith(("mini-", "mini2-")):
         vlm = _load_mini(name, weights)
     elif prefix == "hf":
         vlm = _load_transformers(name, rest, weights, dtype=dtype)
