@@ -118,7 +118,7 @@ def test_second_base_is_near_the_paper_s(second):
     for query, (sensitivity, bias) in paper.items():
         ours = second[1].safeground.sensitivity_bias(query)
         assert abs(ours.sensitivity - sensitivity) < 0.3 and abs(ours.bias - bias) < 0.3, query
-    assert 35 <= min(second[1][key].value for key in ("ts_vs", "vs_ts"))
+    assert min(second[1][key].value for key in ("ts_vs", "vs_ts")) >= 35
     assert max(second[1][key].value for key in ("ts_vs", "vs_ts")) <= 50
 
 
