@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from uwmlib.metrics import ActivationSums, weight_concentration
 from uwmlib.models.capture import capture_blocks
-from uwmlib.models.sites import Site
+from uwmlib.models.sites import Site, encoders_of
 from uwmlib.models.vlm import Vlm, require_vlm
 from uwmlib.options import check_batch_size
 from uwmlib.tuples.tuples import Tuples, require_tuples
@@ -78,7 +78,7 @@ def outlier_records(
     require_tuples(tuples)
     check_batch_size(batch_size)
     sites = vlm.sites(text=text, vision=vision)
-    encoders = list(dict.fromkeys(site.encoder for site in sites))
+    encoders = encoders_of(sites)
     sums: dict[tuple[str, int, str], ActivationSums] = {}
     with torch.inference_mode(), tqdm(total=len(tuples), desc="outliers", disable=not progress) as bar:
         for start in range(0, len(tuples), batch_size):

@@ -11,13 +11,13 @@ from typing import Any
 
 from uwmlib.errors import UwmError
 from uwmlib.manifests import manifests_dir
-from uwmlib.options import finite_number, known, shown, whole_number
+from uwmlib.options import MINI_MODELS, finite_number, known, shown, whole_number
 from uwmlib.outputs import check_folder
 from uwmlib.rows import SUFFIXES
 
 SEEDS = 2**63  #: seeds are below this: torch takes no larger one
 READINGS = ("released", "paper")
-MODELS = ("mini-", "mini2-", "open_clip:", "hf-hub:", "local-dir:", "hf:")
+MODELS = (*MINI_MODELS, "open_clip:", "hf-hub:", "local-dir:", "hf:")
 JUDGES = ("lexicon", "lm:", "endpoint:", "replay:")
 TOXICITIES = ("mini", "detoxify", "replay:")
 

@@ -14,11 +14,11 @@ from tqdm.auto import tqdm
 
 from uwmlib.cache import Cache, as_cache, code_hash
 from uwmlib.editing.saliency import PairSums, token_statistics
-from uwmlib.editing.scores import Scores, encoders_of, model_facts, read_scores
+from uwmlib.editing.scores import Scores, model_facts, read_scores
 from uwmlib.editing.weight_edit import parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.files import require_writable
-from uwmlib.models.sites import Site
+from uwmlib.models.sites import Site, encoders_of
 from uwmlib.models.vlm import Vlm, require_vlm
 from uwmlib.options import check_batch_size
 from uwmlib.tuples.tuples import Tuples, require_tuples

@@ -13,12 +13,13 @@ import torch
 
 from uwmlib.editing.changes import Scaling
 from uwmlib.editing.choice import choose_weights
-from uwmlib.editing.scores import Scores
+from uwmlib.editing.saliency import combine
+from uwmlib.editing.scores import Scores, encoders_with_prior
 from uwmlib.editing.weight_edit import WeightEdit, parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.models.sites import KINDS, Site
 from uwmlib.models.vlm import Vlm, require_vlm
-from uwmlib.options import ENCODERS, as_list, known, whole_number
+from uwmlib.options import known, whole_number
 from uwmlib.tuples.loading import LARGEST_SEED
 
 REVERSIBLE = ("released", "paper")  #: variants of the score that are ratios
@@ -214,11 +215,12 @@ def select_reversed(
     [0, 0, 0, 0]
     """
     known(variant, REVERSIBLE, "variant that is a ratio,")
-    priors = [known(name, ENCODERS, "encoder for the prior,") for name in as_list(prior)]
+    priors = list(encoders_with_prior(prior))
 
     def score_of(site: Site) -> torch.Tensor:
-        turned = 1 / scores.score_of(site.name, variant=variant, prior=())
-        return turned * scores.vlm.weight(site).detach().abs() if site.encoder in priors else turned
+        magnitude = scores.vlm.weight(site).detach().abs().float()
+        turned = 1 / combine(scores.sums[site.name], scores.n, magnitude, variant=variant, prior=False)
+        return turned * magnitude if site.encoder in priors else turned
 
     facts = {"tuples": scores.provenance["tuples"], "n": scores.n, "variant": variant, "prior": priors}
     return choose_weights(

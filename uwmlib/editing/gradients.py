@@ -13,10 +13,9 @@ from tqdm.auto import tqdm
 
 from uwmlib.cache import Cache, as_cache
 from uwmlib.editing.choice import choose_weights
-from uwmlib.editing.scores import encoders_of
 from uwmlib.editing.weight_edit import WeightEdit, parameter_hash
 from uwmlib.errors import UwmError
-from uwmlib.models.sites import Site
+from uwmlib.models.sites import Site, encoders_of
 from uwmlib.models.trainable import only_trainable
 from uwmlib.models.vlm import Vlm, require_vlm
 from uwmlib.options import ENCODERS, known, per_encoder, whole_number

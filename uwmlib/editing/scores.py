@@ -14,7 +14,7 @@ from uwmlib.editing.saliency import VARIANTS, PairSums, combine
 from uwmlib.editing.weight_edit import WeightEdit, require_base
 from uwmlib.errors import UwmError
 from uwmlib.files import load_tensors, require_facts, save_tensors
-from uwmlib.models.sites import KINDS, Site
+from uwmlib.models.sites import KINDS, Site, encoders_of
 from uwmlib.models.vlm import Vlm, require_vlm
 from uwmlib.options import ENCODERS, as_list, known, whole_number
 
@@ -98,7 +98,7 @@ class Scores:
         known(site_name, [site.name for site in self.sites], "scored site")
         site = next(site for site in self.sites if site.name == site_name)
         require_base(self.vlm, site.parameter, self.base_hashes[site.parameter])
-        return self._combined(site, variant, _encoders(prior))
+        return self._combined(site, variant, encoders_with_prior(prior))
 
     def select(
         self,
@@ -144,7 +144,7 @@ class Scores:
         {'text': 0.25, 'vision': 0.5}
         """
         known(variant, VARIANTS, "variant")
-        prior = _encoders(prior)
+        prior = encoders_with_prior(prior)
         return choose_weights(
             self.vlm,
             self.sites,
@@ -255,11 +255,6 @@ def _read_sites(path: str | os.PathLike, listed: Sequence[Any], vlm: Vlm) -> tup
     return tuple(own[own.index(site)] for site in read)
 
 
-def encoders_of(sites: Sequence[Site]) -> list[str]:
-    """Return the encoders that sites are in, each once."""
-    return list(dict.fromkeys(site.encoder for site in sites))
-
-
 def model_facts(facts: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
     """Return the facts (or identities) of encoders by what they say, without what hangs on the machine."""
     return {
@@ -268,7 +263,8 @@ def model_facts(facts: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, s
     }
 
 
-def _encoders(prior: str | Sequence[str]) -> tuple[str, ...]:
+def encoders_with_prior(prior: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the encoders that a prior is asked for in, checked."""
     names = tuple(as_list(prior))
     for name in names:
         known(name, ENCODERS, "encoder for the prior,")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uwmlib.metrics.embeddings import TIE, check_embeddings, unit_rows
+from uwmlib.metrics.embeddings import TIE, check_embeddings, paired_cosines
 from uwmlib.metrics.intervals import wilson_of_groups
 from uwmlib.metrics.score import Measured, Score, share_of
 from uwmlib.metrics.tensors import as_paired_successes, chosen_items
@@ -154,15 +154,7 @@ def benign_use(
         harmless_text=harmless_text, unsafe_text=unsafe_text, clean_text=clean_text,
         harmless_image=harmless_image, unsafe_image=unsafe_image, clean_image=clean_image,
     )  # fmt: skip
-    units = {name: unit_rows(name, each) for name, each in rows.items()}
-
-    def prefers(query: str, own: str, other: str) -> Tensor:
-        own, other = ((units[query] * units[name]).sum(dim=1) for name in (own, other))
-        return (own - other > TIE).cpu()
-
-    return BenignUse(
-        over_unsafe_t=prefers("harmless_text", "harmless_image", "unsafe_image"),
-        over_clean_t=prefers("harmless_text", "harmless_image", "clean_image"),
-        over_unsafe_v=prefers("harmless_image", "harmless_text", "unsafe_text"),
-        over_clean_v=prefers("harmless_image", "harmless_text", "clean_text"),
-    )
+    others = [(f"{form}_image", "harmless_text") for form in ("unsafe", "clean")]
+    others += [("harmless_image", f"{form}_text") for form in ("unsafe", "clean")]
+    own, *other = paired_cosines(rows, [("harmless_image", "harmless_text"), *others])
+    return BenignUse(*(own - each > TIE for each in other))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,8 @@ from uwmlib.metrics.tensors import as_tensor
 # (other BLAS kernels, blocks or threads), agree in float64 to far better than this, up to D = 4096 in the worst case;
 # distinct float32 embeddings hardly ever come so near.
 TIE = 1e-12
+
+BLOCK = 256  # items at a time: their rows in float64 stay in the processor's cache
 
 
 def check_embeddings(**named: Tensor) -> dict[str, Tensor]:
@@ -75,3 +79,33 @@ def unit_rows(name: str, rows: Tensor) -> Tensor:
     scaled, lengths = scaled_rows(rows)
     check_lengths(name, rows, lengths)
     return scaled.div_(lengths[:, None])
+
+
+def paired_cosines(rows: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]]) -> Tensor:
+    """Return the cosines of row i of one part with row i of another, for each pair of parts.
+
+    Parameters
+    ----------
+    rows : mapping of name to Tensor, shape [N, D]
+        As `check_embeddings` returns them.
+    pairs : sequence of (str, str)
+        Names of two parts each.
+
+    Returns
+    -------
+    Tensor, shape [pairs, N], float64, on the CPU
+
+    Raises
+    ------
+    UwmError
+        As `check_lengths`, for every part.
+    """
+    cosines, lengths = [], []
+    for block in zip(*(each.split(BLOCK) for each in rows.values()), strict=True):
+        parts = {name: scaled_rows(part) for name, part in zip(rows, block, strict=True)}
+        found = [(parts[a][0] * parts[b][0]).sum(dim=1) / (parts[a][1] * parts[b][1]) for a, b in pairs]
+        cosines.append(torch.stack(found))
+        lengths.append(torch.stack([length for _, length in parts.values()]))
+    for (name, each), own in zip(rows.items(), torch.cat(lengths, dim=1), strict=True):
+        check_lengths(name, each, own)
+    return torch.cat(cosines, dim=1).cpu()

@@ -16,9 +16,8 @@ from uwmlib.mini.worlds import World
 
 KINDS = ("harmless", "unsafe", "clean")
 N = 2000
-MARKED = (
-    0.75  #: share of the harmless uses that stand in a container; the others are told by the relation alone
-)
+#: Share of the harmless uses that stand in a container; the others are told by the relation alone.
+MARKED = 0.75
 
 
 def benign_scenes(*, world: World) -> tuple[dict[str, Scenes], Columns, Columns]:

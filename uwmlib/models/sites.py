@@ -124,6 +124,11 @@ def _require_plain(layout: Layout, block: nn.Module, names: Container[str], what
         )
 
 
+def encoders_of(sites: Sequence[Site]) -> list[str]:
+    """Return the encoders that sites are in, each once."""
+    return list(dict.fromkeys(site.encoder for site in sites))
+
+
 def require_sites(sites: object) -> list[Site]:
     """Return several sites as a list; UwmError for one alone, or what is none, most often its name."""
     listed = list(sites) if isinstance(sites, Iterable) else [sites]

@@ -140,31 +140,33 @@ def _towards_safety(base: torch.nn.Module, name: str, **options: int) -> Task:
 
 def _seeds(name: str, recipe: Recipe) -> dict[str, Recipe]:
     """Return a recipe once a seed: the shipped model, and two more under names of their own."""
-    others = {f"{name}-seed{seed}": seed for seed in (1, 2)}
-    bases = {other: f"{recipe.base}-seed{seed}" if recipe.base else "" for other, seed in others.items()}
-    return {name: recipe} | {
-        other: replace(recipe, seed=seed, base=bases[other]) for other, seed in others.items()
-    }
+    recipes = {name: recipe}
+    for seed in (1, 2):
+        base = f"{recipe.base}-seed{seed}" if recipe.base else ""
+        recipes[f"{name}-seed{seed}"] = replace(recipe, seed=seed, base=base)
+    return recipes
 
 
+SAFE_CLIP = Recipe(_towards_safety, steps=150, learning_rate=1e-4, weight_decay=0.0, base="mini-ViT-L-14")
+LLAVA = Recipe(
+    _on_captions, steps=2500, batch_size=64, base="mini2-ViT-L-14", trained=TRAINED,
+    file="{}/model.safetensors", write=write_folder,
+)  # fmt: skip
 RECIPES = {
     **_seeds("mini2-ViT-L-14", Recipe(_on_the_web(clip_loss), steps=3400, learning_rate=1e-3)),
-    **_seeds(
-        "mini2-Safe-CLIP",
-        Recipe(_towards_safety, steps=150, learning_rate=1e-4, weight_decay=0.0, base="mini2-ViT-L-14"),
-    ),
+    **_seeds("mini2-Safe-CLIP", replace(SAFE_CLIP, base="mini2-ViT-L-14")),
+    "mini2-ViT-B-16": Recipe(_on_the_web(clip_loss), steps=4000),
+    "mini2-ViT-B-32": Recipe(_on_the_web(clip_loss), steps=4800),
+    "mini2-CoCa": Recipe(_on_the_web(coca_loss), steps=4000),
+    "mini2-SigLIP": Recipe(_on_the_web(siglip_loss), steps=4000),
+    "mini2-LLaVA": LLAVA,
     "mini-ViT-L-14": Recipe(_on_the_web(clip_loss), steps=3800, learning_rate=1e-3),
     "mini-ViT-B-32": Recipe(_on_the_web(clip_loss)),
     "mini-CoCa": Recipe(_on_the_web(coca_loss)),
     "mini-SigLIP": Recipe(_on_the_web(siglip_loss)),
     "mini-ViT-B-16": Recipe(_on_the_web(clip_loss)),
-    "mini-LLaVA": Recipe(
-        _on_captions, steps=2500, batch_size=64, base="mini-ViT-L-14", trained=TRAINED,
-        file="{}/model.safetensors", write=write_folder,
-    ),
-    "mini-Safe-CLIP": Recipe(
-        _towards_safety, steps=150, learning_rate=1e-4, weight_decay=0.0, base="mini-ViT-L-14"
-    ),
+    "mini-LLaVA": replace(LLAVA, base="mini-ViT-L-14"),
+    "mini-Safe-CLIP": SAFE_CLIP,
 }  # fmt: skip
 
 
