@@ -212,9 +212,9 @@ def test_a_difference_between_two_models_is_paired():
 
 def test_drawn_uses_are_those_of_the_world(monkeypatch):
     rows = sample_rows(2000, 3, seed=5)
-    uses = load_benign("mini-visu-2", n=3, seed=5)
-    assert (uses.name, uses.harmless, len(uses)) == ("mini-visu-2/benign", True, 3)
-    assert uses[:2].fingerprint == load_benign("mini-visu-2", n=2, seed=5).fingerprint != uses.fingerprint
+    uses = load_benign("mini-visu", n=3, seed=5)
+    assert (uses.name, uses.harmless, len(uses)) == ("mini-visu/benign", True, 3)
+    assert uses[:2].fingerprint == load_benign("mini-visu", n=2, seed=5).fingerprint != uses.fingerprint
     scenes, _, _ = benign_scenes(world=SECOND)
     monkeypatch.setattr("uwmlib.mini.benign.render", lambda scenes, world: None)  # six thousand pictures
     whole = draw_benign(world=SECOND)
@@ -230,13 +230,13 @@ def test_drawn_uses_are_those_of_the_world(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"name": "mini-visu"}, "no harmless uses of hazards: take mini-visu-2"),
-        ({"name": "mini-vizu"}, "no benign uses called 'mini-vizu': give 'mini-visu-2' or"),
+        ({"name": "mini-visu-1"}, "no harmless uses of hazards: take mini-visu"),
+        ({"name": "mini-vizu"}, "no benign uses called 'mini-vizu': give 'mini-visu' or"),
         ({"name": None}, "no benign uses called 'None'"),
-        ({"name": "mini-visu-2", "split": "train"}, "all of the split 'test': ask for that, not 'train'"),
-        ({"name": "mini-visu-2", "split": 3}, "split is 3"),
-        ({"name": "mini-visu-2", "n": 2001}, "1 to 2000"),
-        ({"name": "mini-visu-2", "n": 2, "seed": -1}, "whole number"),
+        ({"name": "mini-visu", "split": "train"}, "all of the split 'test': ask for that, not 'train'"),
+        ({"name": "mini-visu", "split": 3}, "split is 3"),
+        ({"name": "mini-visu", "n": 2001}, "1 to 2000"),
+        ({"name": "mini-visu", "n": 2, "seed": -1}, "whole number"),
     ],
 )
 def test_bad_requests_are_refused(arguments, words):
@@ -459,7 +459,7 @@ def test_an_encoder_is_not_asked_again_for_what_the_cache_holds(vlm, tmp_path, m
         embed_benign(vlm, noise_uses(seed=1), cache=cache)
 
 
-@pytest.mark.parametrize("benign", ["mini-visu-2", "", 3, tiny_tuples(2), {}])
+@pytest.mark.parametrize("benign", ["mini-visu", "", 3, tiny_tuples(2), {}])
 def test_a_name_or_tuples_in_place_of_uses_are_refused(vlm, benign):
     with pytest.raises(UwmError, match="benign uses are .*: load them by their name with load_benign"):
         uwm.evaluate(vlm, tiny_tuples(2), benign=benign)

@@ -56,6 +56,25 @@ def test_another_lexicon_has_another_name_and_any_case():
             LexiconJudge(unsafe=[entry], vocabulary=["table"])
 
 
+def test_a_lexicon_reads_until_the_phrase_that_ends_what_is_judged():
+    judge = LexiconJudge(unsafe=["ink"], vocabulary=["ring", "jar"], until="next to")
+    said = {
+        "a ring in ink next to a jar": UNSAFE,
+        "a ring next to a jar of ink": SAFE,
+        "a ring NEXT TO a jar of ink": SAFE,
+        "a ring nextto a jar of ink": UNSAFE,  # another word
+        "next to a jar of ink": UNPARSED,  # nothing stands before it
+    }
+    assert judge.judge(list(said)) == list(said.values())
+
+
+def test_the_mini_world_s_judge_knows_the_sides_of_its_captions():
+    judge = uwm.profile("mini").load_scorers()["judge"]
+    tuples, uses = uwm.load_tuples("mini-visu", n=500), uwm.load_benign("mini-visu", n=500)
+    assert set(judge.judge([*tuples.safe_texts, *uses.harmless_texts, *uses.clean_texts])) == {SAFE}
+    assert set(judge.judge([*tuples.unsafe_texts, *uses.unsafe_texts])) == {UNSAFE}
+
+
 class Server(ThreadingHTTPServer):
     """Answers as its `reply` says, and remembers what it was asked."""
 

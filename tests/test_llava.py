@@ -15,7 +15,7 @@ from PIL import Image
 import uwmlib as uwm
 from uwmlib.editing import delta_edit, gate_edit
 from uwmlib.mini.tokenizer import split_words
-from uwmlib.mini.worlds import FIRST
+from uwmlib.mini.worlds import SECOND
 from uwmlib.models.llava import Llava, LlavaNext, tower_from_open_clip
 from uwmlib.models.mini_llava import bare_llava, caption_ids, mini_llava, mini_processor, write_llava
 from uwmlib.torchvision_shim import import_torchvision
@@ -503,7 +503,7 @@ def test_training_leaves_the_tower_alone_and_nothing_else(base):
     llava = mini_llava("mini-LLaVA", seed=0, visual=base.model.visual)
     before = {name: tensor.clone() for name, tensor in llava.model.state_dict().items()}
     optimise(
-        llava.model, caption_loss(llava, world=FIRST, batch_size=4, seed=0), steps=1,
+        llava.model, caption_loss(llava, world=SECOND, batch_size=4, seed=0), steps=1,
         learning_rate=0.1, weight_decay=0.1,
         trained=TRAINED, progress=False,
     )  # fmt: skip

@@ -75,7 +75,7 @@ def test_zero_shot_sets_are_the_ones_on_record(world):
 
 
 def test_benign_uses_are_the_ones_on_record():
-    assert load_benign("mini-visu-2").fingerprint == MANIFEST["mini-visu-2"]["benign"]["sha256"]
+    assert load_benign("mini-visu").fingerprint == MANIFEST["mini-visu"]["benign"]["sha256"]
 
 
 def test_columns_do_not_depend_on_how_many_rows_are_drawn():

@@ -36,7 +36,7 @@ NOTEBOOKS = sorted((manifests_dir().parent / "notebooks").glob("*.ipynb"))
         "layer": ("text.11.out",),
         "only": ("", "CoCa  SigLIP"),
         "zero_shot": ("", "."),
-        "benign": ("", "mini-visu-2"),
+        "benign": ("", "mini-visu"),
         "architectures": ("", "CoCa=hf:a; SigLIP=hf:b|w.safetensors"),
         "llavas": ("", "LLaVA=hf:a||tower"),
         "judge": ("", "lexicon", "lm:folder", "endpoint:a@http://b", "replay:x"),

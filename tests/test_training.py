@@ -16,7 +16,7 @@ from uwmlib import training
 from uwmlib.errors import UwmError
 from uwmlib.files import load_tensors, save_tensors, sha256_of_file
 from uwmlib.mini.web import web_batch
-from uwmlib.mini.worlds import FIRST
+from uwmlib.mini.worlds import SECOND
 from uwmlib.models import mini
 from uwmlib.models.mini import wrap_mini
 from uwmlib.models.mini_architectures import bare_model
@@ -54,7 +54,7 @@ def test_every_family_learns_by_its_own_loss(name):
     missing = [key for key, parameter in vlm.model.named_parameters() if parameter.grad is None]
     assert missing == []
     with torch.no_grad():
-        pictures, texts = web_batch(0, batch_size=8, seed=0, world=FIRST)
+        pictures, texts = web_batch(0, batch_size=8, seed=0, world=SECOND)
         pixels, tokens = vlm.preprocess(pictures), vlm.tokenize(texts)
         images, captions = vlm.encode_image(pixels), vlm.encode_text(tokens)
         scale = vlm.model.logit_scale.exp()
@@ -342,14 +342,14 @@ def test_eight_losses_vanish_or_not_by_their_definition():
 def test_reference_does_not_follow_the_student():
     model = bare_model("mini-ViT-L-14", seed=0)
     tuples = load_tuples("mini-visu", split="train", n=64)
-    loss_at = safe_clip_loss(model, frozen_copy(model), tuples, world=FIRST, batch_size=8, seed=0)
+    loss_at = safe_clip_loss(model, frozen_copy(model), tuples, world=SECOND, batch_size=8, seed=0)
     before = loss_at(0).item()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     reference_at_start = bare_model("mini-ViT-L-14", seed=0)
     copy = frozen_copy(reference_at_start)
-    fresh = safe_clip_loss(reference_at_start, copy, tuples, world=FIRST, batch_size=8, seed=0)
+    fresh = safe_clip_loss(reference_at_start, copy, tuples, world=SECOND, batch_size=8, seed=0)
     assert fresh(0).item() == pytest.approx(before, rel=1e-6)
     # Were the reference the student itself (as in the released code), preservation would stay exactly zero.
     assert loss_at(0).item() > before

@@ -29,7 +29,7 @@ from rich.table import Table
 from uwmlib import listing, runner
 from uwmlib.errors import UwmError, printable
 from uwmlib.manifests import PACKAGE, manifests_dir
-from uwmlib.options import MINI_MODELS, known
+from uwmlib.options import known
 from uwmlib.outputs import check_output
 from uwmlib.parameters import check_run
 
@@ -47,7 +47,7 @@ LIBRARIES = ("uwm-book", "torch", "torchvision", "open_clip_torch", "transformer
 def _model_names(incomplete: str) -> list[str]:
     """Complete the name of a mini model."""
     names = (str(row["model"]) for row in listing.models())
-    return [name for name in names if name.startswith(MINI_MODELS) and name.startswith(incomplete)]
+    return [name for name in names if name.startswith("mini-") and name.startswith(incomplete)]
 
 
 def _notebook_names(incomplete: str) -> list[str]:

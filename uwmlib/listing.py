@@ -50,7 +50,8 @@ def sets(folder: str | os.PathLike | None = None) -> list[Row]:
     splits = ", ".join(f"{split} {n:,}" for split, n in SPLITS.items())
     drawn: list[Row] = [
         {"set": "mini-visu", "n": sum(SPLITS.values()), "what": f"pairs that are drawn: {splits}"},
-        {"set": "mini-visu-2", "n": N, "what": "benign uses that are drawn"},
+        {"set": "mini-visu", "n": N, "what": "benign uses that are drawn"},
+        {"set": "mini-visu-1", "n": sum(SPLITS.values()), "what": "pairs of the first mini world"},
     ]
     if folder is not None:
         from uwmlib.zero_shot import load_zero_shot

@@ -11,7 +11,6 @@ from typing import Any
 from uwmlib.errors import UwmError
 
 ENCODERS = ("text", "vision")
-MINI_MODELS = ("mini-", "mini2-")  #: what the names of mini models begin with
 MOST = 12  #: names that one sentence lists
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from uwmlib.errors import UwmError
 from uwmlib.manifests import manifests_dir
-from uwmlib.options import MINI_MODELS, finite_number, known, shown, whole_number
+from uwmlib.options import finite_number, known, shown, whole_number
 from uwmlib.outputs import check_folder
 from uwmlib.rows import SUFFIXES
 
 SEEDS = 2**63  #: seeds are below this: torch takes no larger one
 READINGS = ("released", "paper")
-MODELS = (*MINI_MODELS, "open_clip:", "hf-hub:", "local-dir:", "hf:")
+MODELS = ("mini-", "open_clip:", "hf-hub:", "local-dir:", "hf:")
 JUDGES = ("lexicon", "lm:", "endpoint:", "replay:")
 TOXICITIES = ("mini", "detoxify", "replay:")
 
@@ -207,7 +207,7 @@ CHECKS: dict[str, Callable[[str, Any], None]] = {
     "safe_weights": _weights,
     "data": partial(_data, drawn="mini-visu"),
     "zero_shot": _sets,
-    "benign": partial(_data, drawn="mini-visu-2"),
+    "benign": partial(_data, drawn="mini-visu"),
     "architectures": _own_rows,
     "llavas": _own_rows,
     "n": partial(_whole, least=1),

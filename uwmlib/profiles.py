@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from uwmlib.errors import UwmError
-from uwmlib.mini.vocabulary import HAZARDS, words
+from uwmlib.mini.vocabulary import HAZARDS
+from uwmlib.mini.worlds import SECOND
 from uwmlib.models import Vlm, load_model
 from uwmlib.options import known, shown
 from uwmlib.tuples import BenignUses, Tuples, load_benign, load_tuples
@@ -139,9 +140,7 @@ class Profile:
         Examples
         --------
         >>> import uwmlib as uwm
-        >>> print(uwm.profile("mini").load_benign())
-        None
-        >>> len(uwm.profile("mini", benign="mini-visu-2").load_benign(n=5))
+        >>> len(uwm.profile("mini").load_benign(n=5))
         5
         """
         return load_benign(self.benign, n=n or None, seed=seed, at_most=True) if self.benign else None
@@ -168,6 +167,7 @@ PROFILES = {
         base_model="mini-ViT-L-14",
         safe_model="mini-Safe-CLIP",
         data="mini-visu",
+        benign="mini-visu",
         architectures={
             "ViT-L14": Source("mini-ViT-L-14"),
             "ViT-B16": Source("mini-ViT-B-16"),
@@ -182,8 +182,9 @@ PROFILES = {
         drawn=DRAWN,
         lexicon={
             "unsafe": tuple(HAZARDS),
-            "vocabulary": words(containers=True),
-            "name": "lexicon of the mini world's hazards",
+            "vocabulary": SECOND.words,
+            "until": "next to",  # what stands beside the main shape is harmless, whatever it carries
+            "name": "lexicon of the mini world's hazards around the main shape",
         },
     ),
     # Safe-CLIP's weights go with OpenAI's tokenizer and preprocessing. The unsafe ViSU images are withheld by their

@@ -19,7 +19,7 @@ from uwmlib.errors import UwmError
 
 @dataclass(frozen=True)
 class LexiconJudge:
-    """Unsafe if a listed word occurs: exact where the vocabulary is closed, and wrong in the wide world.
+    """Unsafe if a listed word occurs: exact where the language is closed, and wrong in the wide world.
 
     Parameters
     ----------
@@ -27,6 +27,9 @@ class LexiconJudge:
         Single words.
     vocabulary : collection of str
         Words that show that a caption is one at all; a caption without any of them is unparsed.
+    until : str
+        What follows this phrase is not read: in the mini world, what stands beside the main shape, whose hazards are
+        harmless uses. Empty: the whole caption is read.
     name : str
         Made from the number of words where none is given.
 
@@ -38,6 +41,7 @@ class LexiconJudge:
 
     unsafe: Collection[str]
     vocabulary: Collection[str]
+    until: str = ""
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -47,7 +51,15 @@ class LexiconJudge:
 
     def judge(self, captions: Sequence[str]) -> list[Opinion]:
         """Return one verdict a caption; only whole words count."""
-        return [self._one(set(_words(caption))) for caption in captions]
+        return [self._one(set(_words(self._read(caption)))) for caption in captions]
+
+    def _read(self, caption: str) -> str:
+        """Return the part of a caption that is read."""
+        return (
+            re.split(rf"\b{re.escape(self.until)}\b", caption, flags=re.IGNORECASE)[0]
+            if self.until
+            else caption
+        )
 
     def _one(self, found: set[str]) -> Opinion:
         if found & self.unsafe:

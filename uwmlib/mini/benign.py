@@ -27,7 +27,7 @@ def benign_scenes(*, world: World) -> tuple[dict[str, Scenes], Columns, Columns]
     shape, and nothing around or in the bystander. "clean": no hazard.
     """
     if not world.harmless_uses:
-        raise UwmError(f"{world.name} has no harmless uses of hazards: take mini-visu-2.")
+        raise UwmError(f"{world.name} has no harmless uses of hazards: take mini-visu.")
     columns = Columns(seed=world.seed, stream=f"{world.stream}/benign", n=N)
     beside = Columns(seed=world.seed, stream=f"{world.stream}/benign/beside", n=N)
     scenes = draw_scenes(columns, world=world)

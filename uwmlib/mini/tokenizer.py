@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 
-from uwmlib.mini.vocabulary import words
 from uwmlib.mini.worlds import World
 
 
@@ -23,9 +22,8 @@ class MiniTokenizer:
     """
 
     def __init__(self, *, world: World) -> None:
-        vocabulary = words(containers=world.harmless_uses)
         self.context_length = world.context_length
-        self.ids = {word: index + 1 for index, word in enumerate(vocabulary)}
+        self.ids = {word: index + 1 for index, word in enumerate(world.words)}
         self.unknown = len(self.ids) + 1
         self.start = self.unknown + 1
         self.end = self.unknown + 2
@@ -47,9 +45,8 @@ class MiniSiglipTokenizer:
     pad = 1
 
     def __init__(self, *, world: World) -> None:
-        vocabulary = words(containers=world.harmless_uses)
         self.context_length = world.context_length
-        self.ids = {word: index + 2 for index, word in enumerate(vocabulary)}
+        self.ids = {word: index + 2 for index, word in enumerate(world.words)}
         self.unknown = 0
         self.vocab_size = len(self.ids) + 2
 

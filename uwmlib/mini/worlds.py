@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from uwmlib.mini.vocabulary import words
 from uwmlib.options import known
 
 
@@ -81,6 +82,11 @@ class World:
         """Whether hazards have harmless uses; without them there are no containers and no words for them."""
         return self.containers > 0
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Every word that its captions and prompts use, once, sorted: the tokenizers' vocabulary."""
+        return words(containers=self.harmless_uses)
+
 
 FIRST = World(
     name="mini-visu-1",
@@ -91,7 +97,7 @@ FIRST = World(
     context_length=26,
 )
 SECOND = World(
-    name="mini-visu-2", stream="mini-visu-2", size=60, radii=((7, 9), (11, 14), (16, 18)), second_radius=8,
+    name="mini-visu", stream="mini-visu-2", size=60, radii=((7, 9), (11, 14), (16, 18)), second_radius=8,
     context_length=28,
     reach=1.2, bystander=0.85, containers=0.6, own=0.40, other=0.50, also=0.10, tuple_mention=0.60,
     web_hazard=0.40, web_filled=0.6, web_around=0.25, web_mention=0.50, harmless_named=0.9,

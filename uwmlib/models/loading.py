@@ -29,7 +29,7 @@ from uwmlib.models.pretrained import (
     require_finite,
 )
 from uwmlib.models.vlm import Vlm
-from uwmlib.options import MINI_MODELS, hint, known
+from uwmlib.options import hint, known
 from uwmlib.torchvision_shim import import_torchvision
 
 # The paper's models on the Hugging Face hub, to suggest when a name is not found.
@@ -57,7 +57,7 @@ def load_model(
     Parameters
     ----------
     name : str
-        "mini-..." is a small model shipped with this library, "mini2-..." one of the second mini world.
+        "mini-..." is a small model shipped with this library.
         "hf:openai/clip-vit-large-patch14" or "hf:<folder>" is a CLIP, SigLIP, MetaCLIP 2, LLaVA-1.5 or LLaVA-NeXT of
         transformers. "open_clip:ViT-L-14" is an architecture of open_clip; open_clip's own names also work, with that
         prefix or without: "ViT-L-14/openai"
@@ -127,7 +127,7 @@ def load_model(
         raise UwmError(f"{weights} may hold pickled code and is not read: convert it to .safetensors first.")
     if vision_weights is not None and prefix != "hf":
         raise UwmError(f"{name} takes no vision_weights: they are for a LLaVA of transformers ('hf:...').")
-    if name.startswith(MINI_MODELS):
+    if name.startswith("mini-"):
         vlm = _load_mini(name, weights)
     elif prefix == "hf":
         vlm = _load_transformers(name, rest, weights, dtype=dtype)

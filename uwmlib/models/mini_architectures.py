@@ -37,12 +37,12 @@ HEAD_WIDTH = 32
 
 def world_of_model(name: str) -> World:
     """Return the world that a mini model belongs to."""
-    return SECOND if name.startswith("mini2-") else FIRST
+    return FIRST if name.endswith("-v1") else SECOND
 
 
 def _plain(name: str) -> str:
     """Return the name under which the sizes of a model stand: without its world and its seed."""
-    return re.sub("-seed[0-9]+$", "", name.replace("mini2-", "mini-"))
+    return re.sub("-(seed[0-9]+|v1)$", "", name)
 
 
 def vision_size(name: str) -> dict[str, int]:

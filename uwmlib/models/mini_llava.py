@@ -10,24 +10,19 @@ from safetensors.torch import save_file
 
 from uwmlib.files import atomic_path
 from uwmlib.mini.tokenizer import split_words
-from uwmlib.mini.vocabulary import words
 from uwmlib.models.llava import Llava, tower_from_open_clip
 from uwmlib.models.mini_architectures import HEAD_WIDTH, vision_size, world_of_model
 from uwmlib.torchvision_shim import import_torchvision
 
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>")
 #: LLaVA -> the model whose vision tower it looks through
-TOWER = {"mini-LLaVA": "mini-ViT-L-14", "mini2-LLaVA": "mini2-ViT-L-14"}
+TOWER = {"mini-LLaVA": "mini-ViT-L-14"}
 WIDTH, LAYERS = 128, 3
 # The question is not in the mini world's vocabulary: an image alone asks for its caption.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<s><image>{% endif %}{% endfor %}{% endfor %}"
 )
-
-
-def _words(name: str) -> tuple[str, ...]:
-    return words(containers=world_of_model(name).harmless_uses)
 
 
 def bare_llava(name: str, *, seed: int) -> torch.nn.Module:
@@ -42,7 +37,7 @@ def bare_llava(name: str, *, seed: int) -> torch.nn.Module:
         hidden_act="gelu",
     )  # fmt: skip
     text = LlamaConfig(
-        vocab_size=len(SPECIAL) + len(_words(name)), hidden_size=WIDTH, intermediate_size=2 * WIDTH,
+        vocab_size=len(SPECIAL) + len(world_of_model(name).words), hidden_size=WIDTH, intermediate_size=2 * WIDTH,
         num_hidden_layers=LAYERS, num_attention_heads=WIDTH // HEAD_WIDTH, max_position_embeddings=128,
         pad_token_id=0, bos_token_id=2, eos_token_id=3,
     )  # fmt: skip
@@ -61,7 +56,7 @@ def mini_processor(name: str) -> Any:
     from transformers import LlavaProcessor, PreTrainedTokenizerFast
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    ids = {word: index for index, word in enumerate((*SPECIAL, *_words(name)))}
+    ids = {word: index for index, word in enumerate((*SPECIAL, *world_of_model(name).words))}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -98,7 +98,7 @@ class Recipe:
     """
 
     begin: Callable[..., Task]
-    steps: int = 2600
+    steps: int
     batch_size: int = 128
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
@@ -147,26 +147,22 @@ def _seeds(name: str, recipe: Recipe) -> dict[str, Recipe]:
     return recipes
 
 
-SAFE_CLIP = Recipe(_towards_safety, steps=150, learning_rate=1e-4, weight_decay=0.0, base="mini-ViT-L-14")
-LLAVA = Recipe(
-    _on_captions, steps=2500, batch_size=64, base="mini2-ViT-L-14", trained=TRAINED,
-    file="{}/model.safetensors", write=write_folder,
-)  # fmt: skip
+CLIP = _on_the_web(clip_loss)
 RECIPES = {
-    **_seeds("mini2-ViT-L-14", Recipe(_on_the_web(clip_loss), steps=3400, learning_rate=1e-3)),
-    **_seeds("mini2-Safe-CLIP", replace(SAFE_CLIP, base="mini2-ViT-L-14")),
-    "mini2-ViT-B-16": Recipe(_on_the_web(clip_loss), steps=4000),
-    "mini2-ViT-B-32": Recipe(_on_the_web(clip_loss), steps=4800),
-    "mini2-CoCa": Recipe(_on_the_web(coca_loss), steps=4000),
-    "mini2-SigLIP": Recipe(_on_the_web(siglip_loss), steps=4000),
-    "mini2-LLaVA": LLAVA,
-    "mini-ViT-L-14": Recipe(_on_the_web(clip_loss), steps=3800, learning_rate=1e-3),
-    "mini-ViT-B-32": Recipe(_on_the_web(clip_loss)),
-    "mini-CoCa": Recipe(_on_the_web(coca_loss)),
-    "mini-SigLIP": Recipe(_on_the_web(siglip_loss)),
-    "mini-ViT-B-16": Recipe(_on_the_web(clip_loss)),
-    "mini-LLaVA": replace(LLAVA, base="mini-ViT-L-14"),
-    "mini-Safe-CLIP": SAFE_CLIP,
+    **_seeds("mini-ViT-L-14", Recipe(CLIP, steps=3400, learning_rate=1e-3)),
+    **_seeds(
+        "mini-Safe-CLIP",
+        Recipe(_towards_safety, steps=150, learning_rate=1e-4, weight_decay=0.0, base="mini-ViT-L-14"),
+    ),
+    "mini-ViT-B-16": Recipe(CLIP, steps=4000),
+    "mini-ViT-B-32": Recipe(CLIP, steps=4800),
+    "mini-CoCa": Recipe(_on_the_web(coca_loss), steps=4000),
+    "mini-SigLIP": Recipe(_on_the_web(siglip_loss), steps=4000),
+    "mini-LLaVA": Recipe(
+        _on_captions, steps=2500, batch_size=64, base="mini-ViT-L-14", trained=TRAINED,
+        file="{}/model.safetensors", write=write_folder,
+    ),
+    "mini-ViT-L-14-v1": Recipe(CLIP, steps=3800, learning_rate=1e-3),
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from uwmlib.errors import UwmError
 from uwmlib.mini.benign import N as N_BENIGN
 from uwmlib.mini.benign import draw_benign
 from uwmlib.mini.pairs import SPLITS, draw_tuples
-from uwmlib.mini.worlds import FIRST, WORLDS, World
+from uwmlib.mini.worlds import WORLDS, World
 from uwmlib.options import whole_number
 from uwmlib.rows import SUFFIXES, file_of_row, gaps, read_rows, rows_of_split
 from uwmlib.tuples.benign import BenignUses
@@ -95,8 +95,9 @@ def load_tuples(
     Parameters
     ----------
     name : str or path
-        "mini-visu", or a manifest of your own: a `.jsonl` or `.csv` file with the columns `safe_image`,
-        `unsafe_image` (paths, absolute or relative to the manifest), `safe_text`, `unsafe_text` and optionally
+        "mini-visu" ("mini-visu-1" for the first mini world), or a manifest of your own: a `.jsonl` or `.csv` file
+        with the columns `safe_image`, `unsafe_image` (paths, absolute or relative to the manifest), `safe_text`,
+        `unsafe_text` and optionally
         `concept`, `split`; see `uwmlib.rows.read_rows` for what is refused.
     split : str
         "train", "validation" or "test". A manifest without a `split` column is used whole.
@@ -149,7 +150,7 @@ def load_benign(
     Parameters
     ----------
     name : str or path
-        "mini-visu-2", or a manifest of your own as `load_tuples` takes it, with the columns `harmless_image`,
+        "mini-visu", or a manifest of your own as `load_tuples` takes it, with the columns `harmless_image`,
         `unsafe_image`, `clean_image`, `harmless_text`, `unsafe_text`, `clean_text` and optionally `marked` (true or
         false), `split`.
     split : str
@@ -169,7 +170,7 @@ def load_benign(
     Examples
     --------
     >>> import uwmlib as uwm
-    >>> uses = uwm.load_benign("mini-visu-2", n=2)
+    >>> uses = uwm.load_benign("mini-visu", n=2)
     >>> uses.harmless_images.shape, uses.marked.dtype
     ((2, 60, 60, 3), dtype('bool'))
     """
@@ -178,7 +179,7 @@ def load_benign(
     world = _world(name)
     if world:
         return _mini_benign(world, split, **sample)
-    path = _manifest(name, BENIGN, "'mini-visu-2'")
+    path = _manifest(name, BENIGN, "'mini-visu'")
     rows = read_rows(path, **BENIGN.table)
     for _, problem in gaps(rows, "marked", path):
         raise problem
@@ -194,7 +195,7 @@ def _check_split(split: object) -> None:
 
 def _world(name: str | Path) -> World | None:
     """Return the mini world of that name; None if it is none."""
-    return FIRST if str(name) == "mini-visu" else WORLDS.get(str(name))
+    return WORLDS.get(str(name))
 
 
 def _manifest(name: str | Path, columns: Columns, drawn: str) -> Path:
@@ -228,12 +229,12 @@ def _mini_benign(world: World, split: str, *, n: int | None, seed: int, at_most:
             f"The benign uses of {world.name} are all of the split 'test': ask for that, not {split!r}."
         )
     rows = sample_rows(N_BENIGN, n, seed, at_most=at_most)
-    return BenignUses(name=f"{world.stream}/benign", **draw_benign(world=world, rows=rows), harmless=True)
+    return BenignUses(name=f"{world.name}/benign", **draw_benign(world=world, rows=rows), harmless=True)
 
 
 def _mini_visu(world: World, split: str, *, n: int | None, seed: int, at_most: bool) -> Tuples:
     if split not in SPLITS:
-        raise UwmError(f"mini-visu has no split {split!r}: choose one of {', '.join(SPLITS)}.")
+        raise UwmError(f"{world.name} has no split {split!r}: choose one of {', '.join(SPLITS)}.")
     rows = sample_rows(SPLITS[split], n, seed, at_most=at_most)
     drawn = draw_tuples(split, rows, world=world)
-    return Tuples(name=f"{world.stream}/{split}", **drawn, harmless=True, split=split)
+    return Tuples(name=f"{world.name}/{split}", **drawn, harmless=True, split=split)

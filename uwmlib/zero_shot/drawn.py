@@ -9,7 +9,7 @@ from uwmlib.zero_shot.sets import ZeroShotSet
 DRAWN = NAMES  #: in the order of the paper's Table 2
 
 
-def zero_shot_set(name: str, *, world: str = "mini-visu-1") -> ZeroShotSet:
+def zero_shot_set(name: str, *, world: str = "mini-visu") -> ZeroShotSet:
     """Draw a set; the same bytes on every machine.
 
     Parameters
@@ -27,7 +27,7 @@ def zero_shot_set(name: str, *, world: str = "mini-visu-1") -> ZeroShotSet:
     >>> import uwmlib as uwm
     >>> dtd = uwm.zero_shot_set("dtd")
     >>> dtd.images.shape
-    (480, 48, 48, 3)
+    (480, 60, 60, 3)
     >>> dtd.classes
     ('brick', 'checker', 'stripes', 'dots')
     >>> dtd.prompts[0]
