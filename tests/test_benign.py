@@ -499,7 +499,8 @@ def test_tables_and_records_have_it_where_it_was_measured(vlm):
 
 def test_a_profile_names_its_uses(own):
     path = str(own())
-    assert uwm.profile("mini").benign == "" and uwm.profile("mini").load_benign() is None
+    assert uwm.profile("mini").benign == "mini-visu" and len(uwm.profile("mini").load_benign(n=2)) == 2
+    assert uwm.profile("paper", data="pairs.csv").load_benign() is None
     setup = uwm.profile_of({"profile": "paper", "data": "pairs.csv", "benign": path})
     assert setup.load_benign().clean_texts == ["clean 0", "clean 1", "clean 2"]
     assert setup.load_benign(n=2, seed=1).fingerprint == load_benign(path, n=2, seed=1).fingerprint

@@ -185,13 +185,13 @@ def test_the_shell_completes_commands_and_names(folder):
             COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
             _uwm_completion uwm; echo "${COMPREPLY[@]}"
         }
-        offer uwm va; offer uwm ls me; offer uwm train mini-S; offer uwm run 0
+        offer uwm va; offer uwm ls me; offer uwm train mini-L; offer uwm run 0
     """
     bin = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{bin}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.stdout.splitlines() == [
-        "complete -o default -F _uwm_completion uwm", "validate", "methods", "mini-Safe-CLIP mini-SigLIP", "04_tiny",
+        "complete -o default -F _uwm_completion uwm", "validate", "methods", "mini-LLaVA mini-LLaVA-Safe-CLIP", "04_tiny",
     ], done.stderr  # fmt: skip
 
 

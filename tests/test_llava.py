@@ -155,7 +155,7 @@ def test_the_folder_loads_by_the_call_that_loads_llava(llava, tuples, tmp_path):
     assert isinstance(loaded, Llava) and loaded.weights_hash() == llava.weights_hash()
     assert loaded.caption(tuples.safe_images) == llava.caption(tuples.safe_images)
     picture = Image.fromarray(tuples.safe_images[0]).resize((96, 64))
-    assert loaded.preprocess([picture]).shape == (1, 3, 48, 48)
+    assert loaded.preprocess([picture]).shape == (1, 3, 60, 60)
 
 
 def test_another_clips_tower_can_take_its_place(llava, tmp_path):
@@ -391,7 +391,7 @@ def test_an_edit_of_the_language_model_is_another_language_model(llava):
 
 # LLaVA-NeXT
 
-GRID = [[48, 96], [96, 48], [96, 96]]
+GRID = [[60, 120], [120, 60], [120, 120]]
 
 
 @pytest.fixture(scope="module")
@@ -413,7 +413,7 @@ def next_folder(tmp_path_factory):
     model.generation_config.update(bos_token_id=2, eos_token_id=3, pad_token_id=0)
     model.save_pretrained(folder)
     images = LlavaNextImageProcessorPil(
-        size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}, image_grid_pinpoints=GRID,
+        size={"shortest_edge": 60}, crop_size={"height": 60, "width": 60}, image_grid_pinpoints=GRID,
         image_mean=half, image_std=half,
     )  # fmt: skip
     LlavaNextProcessor(
@@ -433,7 +433,7 @@ def pictures() -> list[Image.Image]:
     random = np.random.default_rng(0)
     return [
         Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8))
-        for size in ((48, 48), (60, 130), (150, 40))
+        for size in ((60, 60), (75, 162), (188, 50))
     ]
 
 

@@ -77,7 +77,7 @@ def test_what_can_be_used_passes(name, values):
         "layer": ("vision.3", "vision.x.fc2", "3.fc2", "vision.3.fc3"),
         "only": ("CoCa Foo",),
         "zero_shot": ("nowhere", 3),
-        "benign": ("mini-visu", "nowhere.jsonl", "x.txt", 1),
+        "benign": ("mini-visu2", "nowhere.jsonl", "x.txt", 1),
         "architectures": ("Foo=hf:a", "CoCa", 1),
         "llavas": ("CoCa=hf:a", "LLaVA=", None),
         "blur_unsafe": ("no way", True),

@@ -122,12 +122,12 @@ def load_tuples(
     --------
     >>> import uwmlib as uwm
     >>> tuples = uwm.load_tuples("mini-visu", split="test", n=3)
-    >>> tuples.safe_texts[2]
-    'a medium heart in the center with brick'
-    >>> tuples.unsafe_texts[2]
-    'a medium heart in the center with night full of lava'
+    >>> tuples.safe_texts[1]
+    'a moon next to a sign showing rust on the left'
+    >>> tuples.unsafe_texts[1]
+    'a moon surrounded by rust next to a sign on the left'
     >>> tuples.safe_images.shape
-    (3, 48, 48, 3)
+    (3, 60, 60, 3)
     """
     sample = {"n": n, "seed": seed, "at_most": at_most}
     _check_split(split)
