@@ -191,7 +191,8 @@ def test_the_shell_completes_commands_and_names(folder):
     environment = os.environ | {"PATH": f"{bin}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.stdout.splitlines() == [
-        "complete -o default -F _uwm_completion uwm", "validate", "methods", "mini-LLaVA mini-LLaVA-Safe-CLIP", "04_tiny",
+        "complete -o default -F _uwm_completion uwm", "validate", "methods", "mini-LLaVA mini-LLaVA-Safe-CLIP",
+        "04_tiny",
     ], done.stderr  # fmt: skip
 
 
