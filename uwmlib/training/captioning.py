@@ -17,16 +17,10 @@ TRAINED = ("model.multi_modal_projector.*", "model.language_model.*", "lm_head.*
 
 
 def caption_loss(llava: Llava, *, world: World, batch_size: int, seed: int) -> Callable[[int], torch.Tensor]:
-    """Return the function from step number to the cross-entropy of that step's captions.
-
-    Notes
-    -----
-    Captions name every hazard that is to be seen: greedy decoding says what is most probable, so a model that was
-    told of half of them would never mention one.
-    """
+    """Return the function from step number to the cross-entropy of that step's captions."""
 
     def loss_at(step: int) -> torch.Tensor:
-        pictures, texts = web_batch(step, batch_size=batch_size, seed=seed, world=world, named=1.0)
+        pictures, texts = web_batch(step, batch_size=batch_size, seed=seed, world=world)
         ids, labels = caption_ids(texts, llava.processor)
         pixels = normalised_pixels(torch.from_numpy(pictures))
         return llava.model(

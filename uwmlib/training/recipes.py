@@ -156,10 +156,10 @@ RECIPES = {
     ),
     "mini-ViT-B-16": Recipe(CLIP, steps=4000),
     "mini-ViT-B-32": Recipe(CLIP, steps=4800),
-    "mini-CoCa": Recipe(_on_the_web(coca_loss), steps=4000),
-    "mini-SigLIP": Recipe(_on_the_web(siglip_loss), steps=4000),
+    "mini-CoCa": Recipe(_on_the_web(coca_loss), steps=3000),
+    "mini-SigLIP": Recipe(_on_the_web(siglip_loss), steps=3000),
     "mini-LLaVA": Recipe(
-        _on_captions, steps=2500, batch_size=64, base="mini-ViT-L-14", trained=TRAINED,
+        _on_captions, steps=2000, batch_size=64, base="mini-ViT-L-14", trained=TRAINED,
         file="{}/model.safetensors", write=write_folder,
     ),
     "mini-ViT-L-14-v1": Recipe(CLIP, steps=3800, learning_rate=1e-3),
