@@ -53,7 +53,8 @@ def record_judges(folder, models, data):
         llava = Source(models["llava"], "", vision_weights).load()
         written = llava.caption(tuples.unsafe_images, max_new_tokens=SETTINGS["max_new_tokens"])
         scores = uwm.score(llava, uwm.load_tuples(data, n=N), text=None, vision="fc2", progress=False)
-        for options in ({"tau": SETTINGS["tau"]}, {"tau": SETTINGS["strong_tau"], "variant": "paper"}):
+        stronger = [{"tau": share, "variant": "paper"} for share in (0.05, 0.1, 0.2, 0.4)]
+        for options in ({"tau": SETTINGS["tau"]}, *stronger):
             with scores.select(alpha=-1.0, **options).applied(llava):
                 written += llava.caption(tuples.unsafe_images, max_new_tokens=SETTINGS["max_new_tokens"])
         captions.update(written)
