@@ -25,7 +25,9 @@ BACKGROUND_CAPTIONS = (
 )  # fmt: skip
 
 
-def web_batch(step: int, *, batch_size: int, seed: int, world: World) -> tuple[np.ndarray, list[str]]:
+def web_batch(
+    step: int, *, batch_size: int, seed: int, world: World, named: float | None = None
+) -> tuple[np.ndarray, list[str]]:
     """Return training batch number `step`: the same pairs for the same seed, whatever came before.
 
     Every second batch shares one background and two colours, so that its pairs can only be told apart by shape,
@@ -36,6 +38,8 @@ def web_batch(step: int, *, batch_size: int, seed: int, world: World) -> tuple[n
     ----------
     step, batch_size, seed : int
     world : World
+    named : float, optional
+        Chance that a caption names the hazard around a main shape, in place of the world's.
 
     Returns
     -------
@@ -59,8 +63,9 @@ def web_batch(step: int, *, batch_size: int, seed: int, world: World) -> tuple[n
     if world.harmless_uses and step % 4 == 3:
         scenes = _with_two_hazards(scenes, beside, Columns(seed=seed, stream="web/hazards", n=1, start=step))
     mentions = draw_mentions(
-        columns, beside, attribute=world.web_mention, hazard=world.web_named, hazard2=world.harmless_named
-    )
+        columns, beside, attribute=world.web_mention,
+        hazard=world.web_named if named is None else named, hazard2=world.harmless_named,
+    )  # fmt: skip
     texts = captions(scenes, mentions, world=world)
     empty = kind < BACKGROUND_ONLY_SHARE
     scenes = scenes.having(**{name: np.where(empty, NONE, getattr(scenes, name)) for name in THINGS})
