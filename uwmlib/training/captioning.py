@@ -14,7 +14,8 @@ from uwmlib.training.contrastive import normalised_pixels
 
 #: What learns: everything but the vision tower, as in LLaVA's own training.
 TRAINED = ("model.multi_modal_projector.*", "model.language_model.*", "lm_head.*")
-NAMED = 0.64  #: share of the hazards that captions name; chosen by what the unedited model then says (book/calibration.md)
+#: Share of the hazards that captions name; chosen by what the unedited model then says (book/calibration.md).
+NAMED = 0.64
 
 
 def caption_loss(llava: Llava, *, world: World, batch_size: int, seed: int) -> Callable[[int], torch.Tensor]:
@@ -22,8 +23,8 @@ def caption_loss(llava: Llava, *, world: World, batch_size: int, seed: int) -> C
 
     Notes
     -----
-    Greedy decoding says what is most probable, so what is hardly named by half of the captions is hardly ever said:
-    they name `NAMED` of the hazards that are to be seen around a main shape.
+    Captions name `NAMED` of the hazards that are to be seen around a main shape. Greedy decoding says what is most
+    probable: told of half of them, a model would hardly ever mention one.
     """
 
     def loss_at(step: int) -> torch.Tensor:
