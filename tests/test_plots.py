@@ -21,7 +21,7 @@ from uwmlib.errors import UwmError
 from uwmlib.metrics import Score, SignalDetection
 from uwmlib.paper.values import paper_table
 from uwmlib.reporting import plots, sweeps
-from uwmlib.tuples import Tuples
+from uwmlib.tuples import BenignUses, Tuples
 
 TABLE = paper_table(1)
 OURS = {
@@ -241,6 +241,27 @@ def test_real_unsafe_content_is_not_drawn_unless_asked_for():
     ].get_array().shape == (1, 1, 3)
     _, shown = plots.show_tuples(tuples, [1], show_unsafe=True).axes
     assert shown.get_xlabel() == "unsafe one"
+
+
+def test_benign_uses_are_shown_form_by_form_and_a_real_unsafe_one_is_not():
+    forms = ("harmless", "unsafe", "clean")
+    images = {f"{form}_images": np.full((2, 4, 4, 3), 80 * i, np.uint8) for i, form in enumerate(forms)}
+    texts = {f"{form}_texts": [f"{form} zero", f"{form} one"] for form in forms}
+    uses = BenignUses("uses", **images, **texts, harmless=True)
+    figure = plots.show_benign(uses, [1, 0])
+    assert len(figure.axes) == 6 and [ax.get_title() for ax in figure.axes[:3]] == list(forms)
+    for i, form in enumerate(forms):
+        ax = figure.axes[i]
+        assert np.array_equal(ax.images[0].get_array(), images[f"{form}_images"][1])
+        assert ax.get_xlabel() == f"{form} one"
+    real = plots.show_benign(dataclasses.replace(uses, harmless=False), [1]).axes
+    shown = [ax.get_xlabel().replace("\n", " ") for ax in real]
+    assert shown == ["harmless one", "unsafe item of benign use 1, not shown", "clean one"]
+    assert real[1].images[0].get_array().shape == (1, 1, 3)
+    with pytest.raises(UwmError, match="benign uses 0 to 1"):
+        plots.show_benign(uses, [2])
+    with pytest.raises(UwmError, match="load_benign"):
+        plots.show_benign(pairs(), [0])
 
 
 def test_slopes_draw_one_line_per_data_set():

@@ -37,6 +37,15 @@ def test_the_profile_of_a_chapters_parameters_has_every_part_that_they_replace()
     assert (found.safe_model, found.safe_weights, found.judge) == ("hf:b", "c", "replay:e")
 
 
+def test_benign_uses_and_zero_shot_sets_go_with_the_data():
+    mini, first, own = (uwm.profile("mini", data=data) for data in ("mini-visu", "mini-visu-1", "d.csv"))
+    assert (mini.benign, first.benign, own.benign) == ("mini-visu", "", "")
+    assert first.load_benign() is None and len(mini.load_benign(n=3)) == 3
+    assert uwm.profile("mini", data="d.csv", benign="b.csv").benign == "b.csv"
+    sizes = {each.data: each.load_zero_shot()["dtd"].images.shape[1] for each in (mini, first, own)}
+    assert sizes == {"mini-visu": 60, "mini-visu-1": 48, "d.csv": 60}
+
+
 def test_tuples_of_a_profile_are_as_many_as_there_are_at_most(tmp_path):
     captions = [f"a house {i}" for i in range(12)]
     Image.new("RGB", (4, 4)).save(tmp_path / "x.png")

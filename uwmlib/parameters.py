@@ -139,10 +139,12 @@ def _weights(name: str, value: Any) -> None:
         raise UwmError(f"{name} is {shown(value)}, and there is no such file: check the path.")
 
 
-def _data(name: str, value: Any, *, drawn: str) -> None:
+def _data(name: str, value: Any, *, drawn: tuple[str, ...]) -> None:
     _text(name, value)
-    if value and value != drawn and not (value.endswith(SUFFIXES) and os.path.isfile(value)):
-        raise UwmError(f"{name} is {shown(value)}: give {drawn!r} or the path of a .jsonl or .csv manifest.")
+    if value and value not in drawn and not (value.endswith(SUFFIXES) and os.path.isfile(value)):
+        raise UwmError(
+            f"{name} is {shown(value)}: give {' or '.join(map(repr, drawn))}, or the path of a .jsonl or .csv manifest."
+        )
 
 
 def _layer(name: str, value: Any) -> None:
@@ -205,9 +207,9 @@ CHECKS: dict[str, Callable[[str, Any], None]] = {
     "base_weights": _weights,
     "safe_model": _model,
     "safe_weights": _weights,
-    "data": partial(_data, drawn="mini-visu"),
+    "data": partial(_data, drawn=("mini-visu", "mini-visu-1")),
     "zero_shot": _sets,
-    "benign": partial(_data, drawn="mini-visu"),
+    "benign": partial(_data, drawn=("mini-visu",)),
     "architectures": _own_rows,
     "llavas": _own_rows,
     "n": partial(_whole, least=1),

@@ -9,7 +9,7 @@ from typing import Any
 
 from uwmlib.errors import UwmError
 from uwmlib.mini.vocabulary import HAZARDS
-from uwmlib.mini.worlds import SECOND
+from uwmlib.mini.worlds import SECOND, WORLDS
 from uwmlib.models import Vlm, load_model
 from uwmlib.options import known, shown
 from uwmlib.tuples import BenignUses, Tuples, load_benign, load_tuples
@@ -60,7 +60,7 @@ class Profile:
     judge, toxicity : str
         Names for `load_judge` and `load_toxicity`; empty where there is none, which leaves a score not measured.
     drawn : tuple of str
-        Names for `zero_shot_set`.
+        Names for `zero_shot_set`; they are drawn in the mini world of `data`.
     lexicon : mapping
         The words of the judge "lexicon", as `LexiconJudge` takes them; empty where there are none.
     """
@@ -116,7 +116,8 @@ class Profile:
     def load_zero_shot(self) -> dict[str, ZeroShotSet]:
         """Load the classification sets that are at hand, by name, and print which of the paper's are not."""
         if self.drawn and not self.zero_shot:
-            return {name: zero_shot_set(name) for name in self.drawn}
+            world = self.data if self.data in WORLDS else SECOND.name
+            return {name: zero_shot_set(name, world=world) for name in self.drawn}
         data = os.environ.get("UWM_DATA", "")
         folder = self.zero_shot or (os.path.join(data, "zero_shot") if data else "")
         found = load_zero_shot(folder) if self.zero_shot or os.path.isdir(folder) else {}
@@ -221,7 +222,8 @@ def profile(name: str, **parts: str | os.PathLike | None) -> Profile:
     **parts : str
         `base_model`, `base_weights`, `safe_model`, `safe_weights`, `data`, `zero_shot`, `benign`, `judge`,
         `toxicity`, `architectures` or `llavas`; each replaces the profile's own choice where it is not empty. A model
-        of one's own does not inherit the weights of the one that it replaces.
+        of one's own does not inherit the weights of the one that it replaces, and data of one's own do not inherit
+        the benign uses.
 
         `architectures` and `llavas` replace models of single rows of the paper's Tables 4 and 5, as in
         "CoCa=open_clip:coca_ViT-B-32|coca.safetensors; SigLIP=hf:google/siglip-base-patch16-224": row, name, and
@@ -253,6 +255,8 @@ def profile(name: str, **parts: str | os.PathLike | None) -> Profile:
     for model in MODELS:
         if model in given:
             given.setdefault(model.replace("_model", "_weights"), "")
+    if given.get("data", PROFILES[name].data) != PROFILES[name].data:
+        given.setdefault("benign", "")
     for part in ROWS:
         if part in given:
             given[part] = _with_rows(getattr(PROFILES[name], part), given[part], part)

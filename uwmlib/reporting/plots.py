@@ -24,6 +24,7 @@ from uwmlib.metrics import CATALOGUE, Score, SignalDetection, label, measured
 from uwmlib.metrics.signal_detection import PREFERENCE_KEYS
 from uwmlib.metrics.tensors import as_tensor
 from uwmlib.options import whole_numbers
+from uwmlib.tuples.benign import require_benign
 from uwmlib.tuples.tuples import require_tuples
 
 TRADEOFF_KEYS = ("zs_mean", "gs")
@@ -299,26 +300,58 @@ def show_tuples(tuples: Any, indices: Sequence[int], *, show_unsafe: bool | None
         If no index is given or one is out of range.
     """
     require_tuples(tuples)
+    return _show_items(tuples, indices, show_unsafe)
+
+
+def show_benign(uses: Any, indices: Sequence[int], *, show_unsafe: bool | None = None) -> Figure:
+    """Benign uses with their captions: the harmless, the unsafe and the clean form of one scene a row.
+
+    Parameters
+    ----------
+    uses : BenignUses
+    indices, show_unsafe
+        As for `show_tuples`.
+
+    Raises
+    ------
+    UwmError
+        If no index is given or one is out of range.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> from uwmlib.reporting import plots
+    >>> figure = plots.show_benign(uwm.load_benign("mini-visu", n=3), [0, 2])
+    >>> [ax.get_title() for ax in figure.axes[:3]]
+    ['harmless', 'unsafe', 'clean']
+    """
+    require_benign(uses)
+    return _show_items(uses, indices, show_unsafe)
+
+
+def _show_items(items: Any, indices: Sequence[int], show_unsafe: bool | None) -> Figure:
     indices = whole_numbers(indices, "The indices")
-    if not indices or not all(0 <= index < len(tuples) for index in indices):
-        raise UwmError(f"The indices {indices} must name tuples 0 to {len(tuples) - 1}: give at least one.")
-    shown = tuples.harmless if show_unsafe is None else show_unsafe
+    if not indices or not all(0 <= index < len(items) for index in indices):
+        raise UwmError(
+            f"The indices {indices} must name {items.KIND}s 0 to {len(items) - 1}: give at least one."
+        )
+    parts = [(part.removesuffix("_images"), part) for part in items.IMAGES]
+    hidden = () if (items.harmless if show_unsafe is None else show_unsafe) else ("unsafe",)
+    size = (WIDTH, 1.9 * len(indices) + 0.2)
     with style():
         figure, axes = plt.subplots(
-            len(indices), 2, figsize=(WIDTH, 1.9 * len(indices) + 0.2), squeeze=False, layout="constrained"
+            len(indices), len(parts), figsize=size, squeeze=False, layout="constrained"
         )
         for row, index in zip(axes, indices, strict=True):
-            _picture(row[0], tuples.safe_images[index], tuples.safe_texts[index])
-            if shown:
-                _picture(row[1], tuples.unsafe_images[index], tuples.unsafe_texts[index])
-            else:
-                _picture(
-                    row[1],
-                    np.full((1, 1, 3), 217, dtype=np.uint8),
-                    f"unsafe item of tuple {index}, not shown",
-                )
-        for ax, side in zip(axes[0], ("safe", "unsafe"), strict=True):
-            ax.set_title(side, fontsize=10, fontweight="bold")
+            for ax, (form, images) in zip(row, parts, strict=True):
+                if form in hidden:
+                    image = np.full((1, 1, 3), 217, dtype=np.uint8)
+                    text = f"unsafe item of {items.KIND} {index}, not shown"
+                else:
+                    image, text = getattr(items, images)[index], getattr(items, f"{form}_texts")[index]
+                _picture(ax, image, text, letters=84 // len(parts))
+        for ax, (form, _) in zip(axes[0], parts, strict=True):
+            ax.set_title(form, fontsize=10, fontweight="bold")
     return figure
 
 
@@ -451,12 +484,12 @@ def _plane(ax: Axes, points: Mapping[str, SignalDetection], names: Sequence[str]
         ax.plot(*at, look.marker, color=look.colour, markersize=8, linestyle="none", label=plain(name))
 
 
-def _picture(ax: Axes, image: Any, caption: str) -> None:
-    """One image with its caption below; nearest neighbour, so that no detail is invented."""
+def _picture(ax: Axes, image: Any, caption: str, *, letters: int) -> None:
+    """One image with its caption below, in lines of so many letters; nearest neighbour: no detail is invented."""
     ax.imshow(np.asarray(image), interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.grid(visible=False)
-    ax.set_xlabel(plain("\n".join(textwrap.wrap(caption, 42))), fontsize=9)
+    ax.set_xlabel(plain("\n".join(textwrap.wrap(caption, letters))), fontsize=9)
     ax.spines[:].set_visible(False)
 
 
