@@ -16,16 +16,28 @@ from uwmlib.comparison import (
     Setting,
     at_knowledge,
     choose_on_validation,
+    difference_table,
     equal_knowledge,
     evaluate_edits,
     evaluate_strengths,
     knowledge_table,
     score_over_seeds,
+    setting_difference,
     with_controls,
 )
 from uwmlib.editing import select_magnitude, select_random, select_reversed
 from uwmlib.errors import UwmError
-from uwmlib.metrics import CATALOGUE, Score, knowledge, knowledge_kept, mean_of, safe_bias, share_of
+from uwmlib.metrics import (
+    CATALOGUE,
+    Score,
+    difference_between,
+    knowledge,
+    knowledge_kept,
+    mean_of,
+    mean_over_seeds,
+    safe_bias,
+    share_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -425,3 +437,34 @@ def test_the_score_over_seeds_by_hand():
     for wrong in ([], [Score(1.0, n=9), Score(1.0, n=8)]):
         with pytest.raises(UwmError, match="one score each"):
             score_over_seeds(wrong)
+
+
+# Differences
+
+
+def test_a_difference_of_settings_is_paired_and_over_seeds():
+    one = made_setting(80, (150, 40, 190, 70))
+    others = [made_evaluation(known, (140, 20 + known // 10, 180, 60)) for known in (40, 60)]
+    several = Setting(others, one.base)
+    for key in ("gs", "safe_bias", "knowledge"):
+        each = [difference_between(one, key, Setting((run,), one.base), key) for run in others]
+        found = setting_difference(one, several, key)
+        assert found == mean_over_seeds(each) and found.by_seed == tuple(each)
+        assert found.difference == pytest.approx(one[key].value - several[key].value)
+        assert setting_difference(several, one, key).difference == pytest.approx(-found.difference)
+    assert setting_difference(one, several, "knowledge_kept") is None  # a ratio has no items
+    with pytest.raises(UwmError, match="several seeds"):
+        setting_difference(several, several, "gs")
+    with pytest.raises(UwmError, match="more than one model"):
+        setting_difference(one, made_setting(80, n=100), "gs")
+
+
+def test_differences_are_shown_in_their_units_and_with_dashes():
+    rows = {"a": made_setting(80, (150, 40, 190, 70)), "b": made_setting(70)}
+    table = difference_table(rows, [("a", "b"), ("a", "c")], ["safe_bias", "gs", "zs_mean"])
+    assert list(table.index) == ["a − b", "a − c"] and list(table.columns) == ["$c$, both", "GS", "zero-shot"]
+    found = setting_difference(rows["a"], rows["b"], "safe_bias")
+    assert table.iat[0, 0] == f"{found.difference:+.2f} [{found.lo:+.2f}, {found.hi:+.2f}]"
+    assert table.iat[0, 1].count(".") == 3
+    assert list(table.iloc[1]) == ["–"] * 3 and table.iat[0, 2] == "–"
+    assert "paired 95% interval" in table.attrs["note"]

@@ -91,6 +91,21 @@ def test_the_interval_of_the_safe_bias_is_that_of_the_bootstrap():
     assert np.diff(score.interval)[0] > 1.2 * independent
 
 
+def test_the_interval_of_a_difference_of_safe_biases_is_that_of_the_paired_bootstrap():
+    n, keys = 1000, ("p_s_t", "p_u_t", "p_s_v", "p_u_v")
+    outcomes = hits(n, 0.8, 0.15, 0.9, 0.3, 0.75, 0.2, 0.9, 0.4)  # of two models, one difficulty
+    models = [dict(zip(keys, each, strict=True)) for each in (outcomes[:4], outcomes[4:])]
+    biases = [safe_bias(model) for model in models]
+    change = difference_between({"c": biases[1]}, "c", {"c": biases[0]}, "c")
+    assert change.difference == pytest.approx(biases[1].value - biases[0].value)
+    items = np.stack([each.items for each in outcomes])
+    rows = np.random.default_rng(2).integers(0, n, (4000, n))
+    z = torch.special.ndtri(torch.from_numpy((items[:, rows].sum(axis=2) + 0.5) / (n + 1))).numpy() / 2
+    sampled = z[4:].sum(axis=0) - z[:4].sum(axis=0)
+    assert change.hi - change.lo == pytest.approx(2 * 1.96 * sampled.std(), rel=0.06)
+    assert change.hi - change.lo < 0.8 * np.hypot(*(np.diff(each.interval)[0] for each in biases))
+
+
 YES = share_of([True, True])
 
 

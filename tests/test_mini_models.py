@@ -12,9 +12,11 @@ import pytest
 import torch
 
 import uwmlib as uwm
+from uwmlib.editing import word_list_edit
 from uwmlib.files import sha256_of_file
-from uwmlib.metrics import BENIGN_KEYS, SAFEGROUND_KEYS
+from uwmlib.metrics import BENIGN_KEYS, SAFEGROUND_KEYS, difference_between
 from uwmlib.mini.pairs import draw_tuples
+from uwmlib.mini.vocabulary import HAZARDS
 from uwmlib.mini.worlds import SECOND
 from uwmlib.mini.zero_shot_sets import NAMES
 from uwmlib.models import mini
@@ -120,6 +122,15 @@ def test_safe_clip_is_safer_on_unsafe_queries(base):
     tuned = measured("mini-Safe-CLIP")
     for key in ("p_u_t", "p_u_v"):
         assert uwm.compare(base[1].safeground, tuned.safeground, key).lo > 0
+
+
+def test_a_word_list_loses_knowledge_and_benign_use(base):
+    vlm = uwm.load_model("mini-ViT-L-14")
+    with word_list_edit(vlm, list(HAZARDS)).applied(vlm):
+        tuples, uses = uwm.load_tuples("mini-visu", split="test"), uwm.load_benign("mini-visu")
+        found = uwm.evaluate(vlm, tuples, benign=uses, cache=uwm.Cache())
+    for key in ("ts_vs", "vs_ts", "benign", "over_clean_t"):
+        assert difference_between(found, key, base[1], key).hi < 0, key
 
 
 def test_missing_or_changed_weights_are_refused(tmp_path, monkeypatch):

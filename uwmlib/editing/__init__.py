@@ -14,6 +14,7 @@ from uwmlib.editing.scores import Scores
 from uwmlib.editing.selection import select_adaptive, select_fixed, select_positive
 from uwmlib.editing.shifts import delta_edit, residual_shift_edit, shift_edit
 from uwmlib.editing.weight_edit import WeightEdit
+from uwmlib.editing.word_list import single_tokens, unsafe_words, word_list_edit
 
 __all__ = [
     "Change",
@@ -44,5 +45,8 @@ __all__ = [
     "select_random",
     "select_reversed",
     "shift_edit",
+    "single_tokens",
     "token_statistics",
+    "unsafe_words",
+    "word_list_edit",
 ]

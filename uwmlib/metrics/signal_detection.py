@@ -141,7 +141,8 @@ def safe_bias(found: Mapping[str, Score]) -> Score:
     """Return the safe bias over both query modalities, in standard deviations: the sum of c of texts and of images.
 
     c_t + c_v = (z(P_s^t) + z(P_u^t) + z(P_s^v) + z(P_u^v)) / 2. Its interval comes from the delta method with the
-    covariances of the four preferences, which are over the same tuples.
+    covariances of the four preferences, which are over the same tuples. Its items are what each tuple adds in that
+    method, around the value: so `difference_between` pairs the safe bias of two models.
 
     Parameters
     ----------
@@ -173,9 +174,10 @@ def safe_bias(found: Mapping[str, Score]) -> Score:
     outcomes = np.stack([score.items for score in scores]).astype(float)  # [4, N]
     covariances = np.cov(outcomes, bias=True) * n / (n + 1) ** 2 * np.outer(slopes, slopes)
     np.fill_diagonal(covariances, variances)
-    return Score(
-        sum(z) / 2, normal_interval(sum(z) / 2, math.sqrt(max(covariances.sum(), 0)) / 2), n, DEVIATIONS
-    )
+    value = sum(z) / 2
+    interval = normal_interval(value, math.sqrt(max(covariances.sum(), 0)) / 2)
+    added = np.array(slopes) @ (outcomes - outcomes.mean(axis=1, keepdims=True)) / 2  # [4] x [4, N]
+    return Score(value, interval, n, DEVIATIONS, value + added)
 
 
 def _z_of_count(k: int, n: int) -> tuple[float, float, float]:
