@@ -16,16 +16,29 @@ from uwmlib.comparison import (
     Setting,
     at_knowledge,
     choose_on_validation,
+    difference_table,
     equal_knowledge,
     evaluate_edits,
     evaluate_strengths,
     knowledge_table,
     score_over_seeds,
+    setting_difference,
     with_controls,
 )
 from uwmlib.editing import select_magnitude, select_random, select_reversed
 from uwmlib.errors import UwmError
-from uwmlib.metrics import CATALOGUE, Score, knowledge, knowledge_kept, mean_of, safe_bias, share_of
+from uwmlib.metrics import (
+    CATALOGUE,
+    Score,
+    difference_between,
+    knowledge,
+    knowledge_kept,
+    mean_of,
+    mean_over_seeds,
+    safe_bias,
+    safe_bias_difference,
+    share_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -385,6 +398,38 @@ def test_the_split_goes_from_the_tuples_to_the_rule():
 def test_what_does_not_say_where_it_was_measured_is_refused(candidates, message):
     with pytest.raises(UwmError, match=message):
         choose_on_validation(candidates)
+
+
+# Settings held against each other
+
+
+def test_settings_differ_by_the_mean_over_their_runs():
+    base, method = made_evaluation(80), made_setting(70, (150, 60, 170, 90))
+    runs = [made_evaluation(60, safe) for safe in ((150, 30, 180, 60), (140, 20, 190, 70))]
+    random = Setting(runs, base)
+    bias, recall = (setting_difference(method, random, key) for key in ("safe_bias", "vs_ts"))
+    assert bias == mean_over_seeds([safe_bias_difference(method.runs[0], run) for run in runs])
+    assert recall == mean_over_seeds(
+        [difference_between(method.runs[0], "vs_ts", run, "vs_ts") for run in runs]
+    )
+    assert recall.difference == pytest.approx(10) and bias.difference == pytest.approx(
+        method["safe_bias"].value - random["safe_bias"].value
+    )
+    turned = setting_difference(random, method, "safe_bias")
+    assert (turned.lo, turned.hi) == pytest.approx((-bias.hi, -bias.lo))
+    assert setting_difference(method, random, "benign") is None
+
+
+def test_differences_as_a_table():
+    settings = {"UWM": made_setting(70, (150, 60, 170, 90)), "random": made_setting(60)}
+    table = difference_table(settings, [("UWM", "random")])
+    bias = setting_difference(settings["UWM"], settings["random"], "safe_bias")
+    assert list(table.index) == ["UWM − random"] and list(table) == ["$c$, both", "GS"]  # no benign use
+    assert table.iat[0, 0] == f"{bias.difference:+.2f} [{bias.lo:+.2f}, {bias.hi:+.2f}]"
+    with pytest.raises(UwmError, match="no setting 'UMW'"):
+        difference_table(settings, [("UMW", "random")])
+    with pytest.raises(UwmError, match="more than one model or set"):
+        difference_table(settings | {"b": made_setting(60, data="b")}, [("UWM", "random")])
 
 
 # Seeds

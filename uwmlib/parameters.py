@@ -213,6 +213,8 @@ CHECKS: dict[str, Callable[[str, Any], None]] = {
     "n": partial(_whole, least=1),
     "n_test": _whole,
     "n_calibration": _whole,
+    "n_validation": _whole,
+    "n_benign": _whole,
     "tau": _share,
     "strong_tau": _share,
     "taus": _shares,

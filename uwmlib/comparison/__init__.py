@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uwmlib.comparison.choice import LEAST_KEPT, Choice, choose_on_validation
 from uwmlib.comparison.controls import with_controls
+from uwmlib.comparison.differences import difference_table, setting_difference
 from uwmlib.comparison.equal_knowledge import AtKnowledge, at_knowledge, knowledge_table
 from uwmlib.comparison.seeds import score_over_seeds
 from uwmlib.comparison.settings import Setting, evaluate_edits
@@ -17,9 +18,11 @@ __all__ = [
     "Setting",
     "at_knowledge",
     "choose_on_validation",
+    "difference_table",
     "evaluate_edits",
     "evaluate_strengths",
     "knowledge_table",
     "score_over_seeds",
+    "setting_difference",
     "with_controls",
 ]
