@@ -36,7 +36,6 @@ from uwmlib.metrics import (
     mean_of,
     mean_over_seeds,
     safe_bias,
-    safe_bias_difference,
     share_of,
 )
 
@@ -400,38 +399,6 @@ def test_what_does_not_say_where_it_was_measured_is_refused(candidates, message)
         choose_on_validation(candidates)
 
 
-# Settings held against each other
-
-
-def test_settings_differ_by_the_mean_over_their_runs():
-    base, method = made_evaluation(80), made_setting(70, (150, 60, 170, 90))
-    runs = [made_evaluation(60, safe) for safe in ((150, 30, 180, 60), (140, 20, 190, 70))]
-    random = Setting(runs, base)
-    bias, recall = (setting_difference(method, random, key) for key in ("safe_bias", "vs_ts"))
-    assert bias == mean_over_seeds([safe_bias_difference(method.runs[0], run) for run in runs])
-    assert recall == mean_over_seeds(
-        [difference_between(method.runs[0], "vs_ts", run, "vs_ts") for run in runs]
-    )
-    assert recall.difference == pytest.approx(10) and bias.difference == pytest.approx(
-        method["safe_bias"].value - random["safe_bias"].value
-    )
-    turned = setting_difference(random, method, "safe_bias")
-    assert (turned.lo, turned.hi) == pytest.approx((-bias.hi, -bias.lo))
-    assert setting_difference(method, random, "benign") is None
-
-
-def test_differences_as_a_table():
-    settings = {"UWM": made_setting(70, (150, 60, 170, 90)), "random": made_setting(60)}
-    table = difference_table(settings, [("UWM", "random")])
-    bias = setting_difference(settings["UWM"], settings["random"], "safe_bias")
-    assert list(table.index) == ["UWM − random"] and list(table) == ["$c$, both", "GS"]  # no benign use
-    assert table.iat[0, 0] == f"{bias.difference:+.2f} [{bias.lo:+.2f}, {bias.hi:+.2f}]"
-    with pytest.raises(UwmError, match="no setting 'UMW'"):
-        difference_table(settings, [("UMW", "random")])
-    with pytest.raises(UwmError, match="more than one model or set"):
-        difference_table(settings | {"b": made_setting(60, data="b")}, [("UWM", "random")])
-
-
 # Seeds
 
 
@@ -470,3 +437,34 @@ def test_the_score_over_seeds_by_hand():
     for wrong in ([], [Score(1.0, n=9), Score(1.0, n=8)]):
         with pytest.raises(UwmError, match="one score each"):
             score_over_seeds(wrong)
+
+
+# Differences
+
+
+def test_a_difference_of_settings_is_paired_and_over_seeds():
+    one = made_setting(80, (150, 40, 190, 70))
+    others = [made_evaluation(known, (140, 20 + known // 10, 180, 60)) for known in (40, 60)]
+    several = Setting(others, one.base)
+    for key in ("gs", "safe_bias", "knowledge"):
+        each = [difference_between(one, key, Setting((run,), one.base), key) for run in others]
+        found = setting_difference(one, several, key)
+        assert found == mean_over_seeds(each) and found.by_seed == tuple(each)
+        assert found.difference == pytest.approx(one[key].value - several[key].value)
+        assert setting_difference(several, one, key).difference == pytest.approx(-found.difference)
+    assert setting_difference(one, several, "knowledge_kept") is None  # a ratio has no items
+    with pytest.raises(UwmError, match="several seeds"):
+        setting_difference(several, several, "gs")
+    with pytest.raises(UwmError, match="more than one model"):
+        setting_difference(one, made_setting(80, n=100), "gs")
+
+
+def test_differences_are_shown_in_their_units_and_with_dashes():
+    rows = {"a": made_setting(80, (150, 40, 190, 70)), "b": made_setting(70)}
+    table = difference_table(rows, [("a", "b"), ("a", "c")], ["safe_bias", "gs", "zs_mean"])
+    assert list(table.index) == ["a − b", "a − c"] and list(table.columns) == ["$c$, both", "GS", "zero-shot"]
+    found = setting_difference(rows["a"], rows["b"], "safe_bias")
+    assert table.iat[0, 0] == f"{found.difference:+.2f} [{found.lo:+.2f}, {found.hi:+.2f}]"
+    assert table.iat[0, 1].count(".") == 3
+    assert list(table.iloc[1]) == ["–"] * 3 and table.iat[0, 2] == "–"
+    assert "paired 95% interval" in table.attrs["note"]

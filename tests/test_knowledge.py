@@ -18,7 +18,6 @@ from uwmlib.metrics import (
     knowledge_kept,
     retrieval,
     safe_bias,
-    safe_bias_difference,
     safeground,
     share_of,
 )
@@ -92,26 +91,19 @@ def test_the_interval_of_the_safe_bias_is_that_of_the_bootstrap():
     assert np.diff(score.interval)[0] > 1.2 * independent
 
 
-def test_a_difference_of_safe_biases_is_paired():
-    """Against the bootstrap over tuples, of two models that find the same tuples hard."""
+def test_the_interval_of_a_difference_of_safe_biases_is_that_of_the_paired_bootstrap():
     n, keys = 1000, ("p_s_t", "p_u_t", "p_s_v", "p_u_v")
-    outcomes = [hits(n, *shares) for shares in ((0.8, 0.15, 0.9, 0.3), (0.7, 0.1, 0.85, 0.2))]
-    left, right = (dict(zip(keys, each, strict=True)) for each in outcomes)
-    change = safe_bias_difference(left, right)
-    assert change.difference == pytest.approx(safe_bias(left).value - safe_bias(right).value)
-    assert (change.n, change.base) == (n, safe_bias(right).value)
-    rows = np.random.default_rng(1).integers(0, n, (4000, n))
-    items = np.stack([[score.items for score in each] for each in outcomes])
-    rates = (items[:, :, rows].sum(axis=-1) + 0.5) / (n + 1)
-    sampled = torch.special.ndtri(torch.from_numpy(rates)).sum(dim=1).numpy() / 2
-    assert change.hi - change.lo == pytest.approx(2 * 1.96 * (sampled[0] - sampled[1]).std(), rel=0.06)
-    assert change.hi - change.difference == pytest.approx(change.difference - change.lo)
-    widths = [np.diff(safe_bias(each).interval)[0] for each in (left, right)]
-    assert change.hi - change.lo < 0.8 * np.hypot(*widths)  # less than if the tuples were others
-    same = safe_bias_difference(left, left)
-    assert (same.difference, same.lo, same.hi) == (0, 0, 0)
-    one = dict.fromkeys(keys, share_of([True]))
-    assert safe_bias_difference(one, one).hi == np.inf
+    outcomes = hits(n, 0.8, 0.15, 0.9, 0.3, 0.75, 0.2, 0.9, 0.4)  # of two models, one difficulty
+    models = [dict(zip(keys, each, strict=True)) for each in (outcomes[:4], outcomes[4:])]
+    biases = [safe_bias(model) for model in models]
+    change = difference_between({"c": biases[1]}, "c", {"c": biases[0]}, "c")
+    assert change.difference == pytest.approx(biases[1].value - biases[0].value)
+    items = np.stack([each.items for each in outcomes])
+    rows = np.random.default_rng(2).integers(0, n, (4000, n))
+    z = torch.special.ndtri(torch.from_numpy((items[:, rows].sum(axis=2) + 0.5) / (n + 1))).numpy() / 2
+    sampled = z[4:].sum(axis=0) - z[:4].sum(axis=0)
+    assert change.hi - change.lo == pytest.approx(2 * 1.96 * sampled.std(), rel=0.06)
+    assert change.hi - change.lo < 0.8 * np.hypot(*(np.diff(each.interval)[0] for each in biases))
 
 
 YES = share_of([True, True])
@@ -129,10 +121,6 @@ YES = share_of([True, True])
             "no knowledge to keep",
         ),
         (lambda: safe_bias({"p_s_t": YES}), "measure SafeGround"),
-        (
-            lambda: safe_bias_difference(GROUND, safeground(**random_embeddings(20, 6))),
-            "300 and 20 tuples cannot be compared",
-        ),
         (
             lambda: safe_bias({**dict.fromkeys(["p_s_t", "p_u_t", "p_s_v"], YES), "p_u_v": share_of([True])}),
             "on the same tuples",

@@ -67,7 +67,7 @@ def test_what_can_be_used_passes(name, values):
         "seed": (-1, 2**63, 2**64, 1.0, "0", True, None, 10**5000),
         "n_test": (-1, 0.5),
         "n_calibration": (-1, 2.0),
-        "n_validation": (-1, 2.0),
+        "n_validation": (-1, "500"),
         "n_benign": (-1, True),
         "batch_size": (0, -5, 1.5, "128", True),
         "max_new_tokens": (0,),

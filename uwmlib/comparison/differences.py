@@ -1,110 +1,114 @@
-"""Settings of several methods held against each other, on the same tuples."""
+"""Two settings against each other: what one has that the other has not, on the same tuples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import product
 
 import pandas as pd
 
 from uwmlib.comparison.settings import Setting, require_settings
-from uwmlib.metrics import CATALOGUE, Difference, difference_between, mean_over_seeds, safe_bias_difference
-from uwmlib.metrics.catalogue import label
-from uwmlib.options import known
+from uwmlib.errors import UwmError
+from uwmlib.metrics import Difference, difference_between, label, mean_over_seeds
+from uwmlib.metrics.catalogue import unit
 
-KEYS = ("safe_bias", "gs", "benign")
+NOTE = "Left minus right, with the paired 95% interval over tuples and seeds, not corrected for their number."
 
 
 def setting_difference(left: Setting, right: Setting, key: str) -> Difference | None:
-    """Return left minus right of one score: paired over the tuples, and of several runs the mean over their seeds.
+    """Return left minus right in one score, paired over the tuples.
+
+    Where one side has several seeds, each is compared with the other side and `mean_over_seeds` taken.
 
     Parameters
     ----------
     left, right : Setting
-        Measured on the same tuples.
+        Of one base; at least one of the two has a single run.
     key : str
-        "safe_bias" (`safe_bias_difference`) or a score of the evaluations (`difference_between`).
 
     Returns
     -------
     Difference or None
-        With the interval of `mean_over_seeds`, over all pairs of runs; None if a side was not measured.
+        None where the score was not measured on both sides, or not item by item.
 
     Raises
     ------
     UwmError
-        As those three.
+        If both have several runs, or they are not of one model and set of tuples.
 
     Examples
     --------
     >>> import uwmlib as uwm
     >>> from uwmlib.comparison import evaluate_edits, setting_difference
-    >>> from uwmlib.editing import select_random
+    >>> from uwmlib.editing import select_magnitude, select_random
     >>> vlm = uwm.load_model("mini-ViT-L-14")
     >>> tuples = uwm.load_tuples("mini-visu", split="validation", n=50)
     >>> base = uwm.evaluate(vlm, tuples)
-    >>> weak, strong = (
-    ...     evaluate_edits(vlm, select_random(vlm, tau=tau), tuples, base=base) for tau in (0.01, 0.5)
-    ... )
-    >>> setting_difference(strong, weak, "vs_ts").hi < 0
-    True
+    >>> drawn = [select_random(vlm, tau=0.1, seed=seed) for seed in (0, 1)]
+    >>> random = evaluate_edits(vlm, drawn, tuples, base=base)
+    >>> largest = select_magnitude(vlm, tau=0.1)
+    >>> magnitude = evaluate_edits(vlm, largest, tuples, base=base)
+    >>> len(setting_difference(magnitude, random, "safe_bias").by_seed)
+    2
     """
+    require_settings({"left": left, "right": right}, "The two sides")
+    if min(len(left.runs), len(right.runs)) > 1:
+        raise UwmError("Both sides have several seeds: compare the runs of one with a single run.")
     found = [
-        safe_bias_difference(mine, theirs)
-        if key == "safe_bias"
-        else difference_between(mine, key, theirs, key)
-        for mine in left.runs
-        for theirs in right.runs
+        difference_between(Setting((one,), left.base), key, Setting((other,), right.base), key)
+        for one, other in product(left.runs, right.runs)
     ]
-    return None if any(one is None for one in found) else mean_over_seeds(found)
+    return None if None in found else mean_over_seeds(found)
 
 
 def difference_table(
-    settings: Mapping[str, Setting], pairs: Iterable[Sequence[str]], keys: Sequence[str] = KEYS
+    settings: Mapping[str, Setting], pairs: Iterable[tuple[str, str]], keys: Iterable[str]
 ) -> pd.DataFrame:
-    """Say how settings differ in a few scores, each with its paired interval.
+    """Return the differences of pairs of settings in several scores, one row a pair.
 
     Parameters
     ----------
     settings : mapping of str to Setting
-        Of one model on the same tuples.
-    pairs : iterable of (left, right)
-        Names among them; right is subtracted from left.
-    keys : sequence of str
-        Scores, as `setting_difference` takes them; one that was measured for no pair has no column.
+        By row; a pair of which one is not in it has dashes.
+    pairs : iterable of (str, str)
+        Left row and right row.
+    keys : iterable of str
+        Scores.
 
     Returns
     -------
     DataFrame
-        Index: comparison. Columns: one a score, in its own unit.
+        Index: "left − right". A cell such as "+0.12 [-0.01, +0.25]", in the unit of the score. Its `attrs["note"]`
+        says how to read it.
 
     Raises
     ------
     UwmError
-        If a name is not among the settings, or they are not of one model and set of tuples.
+        As `setting_difference`.
 
     Examples
     --------
-    >>> import uwmlib as uwm
-    >>> from uwmlib.comparison import Setting, difference_table
-    >>> base = uwm.evaluate(uwm.load_model("mini-ViT-L-14"), uwm.load_tuples("mini-visu", n=8))
-    >>> same = {name: Setting((base,), base) for name in "ab"}
-    >>> list(difference_table(same, [("a", "b")], ["safe_bias"]).index)
-    ['a − b']
+    >>> from uwmlib.comparison import difference_table
+    >>> difference_table({}, [("UWM", "random")], ["safe_bias", "gs"]).T
+    difference UWM − random
+    $c$, both             –
+    GS                    –
     """
-    require_settings(settings, "What is compared")
-    rows = {
-        f"{left} − {right}": {
-            label(key): _shown(setting_difference(settings[left], settings[right], key), key) for key in keys
+    keys, rows = list(keys), {}
+    for left, right in pairs:
+        both = left in settings and right in settings
+        rows[f"{left} − {right}"] = {
+            label(key): _shown(setting_difference(settings[left], settings[right], key), key) if both else "–"
+            for key in keys
         }
-        for left, right in ([known(name, settings, "setting") for name in pair] for pair in pairs)
-    }
-    table = pd.DataFrame(rows).T.rename_axis("comparison")
-    return table.loc[:, (table != "–").any()]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[label(key) for key in keys])
+    table = table.rename_axis("difference")
+    table.attrs["note"] = NOTE
+    return table
 
 
 def _shown(found: Difference | None, key: str) -> str:
     if found is None:
         return "–"
-    digits = CATALOGUE[key].unit.decimals if key in CATALOGUE else 1
-    value, low, high = (f"{x:+.{digits}f}" for x in (found.difference, found.lo, found.hi))
+    value, low, high = (f"{x:+.{unit(key).decimals}f}" for x in (found.difference, found.lo, found.hi))
     return f"{value} [{low}, {high}]"

@@ -21,7 +21,7 @@ from uwmlib.metrics.retrieval import DIRECTIONS, Retrieval, retrieval
 from uwmlib.metrics.retrieved import Retrieved, retrieve
 from uwmlib.metrics.safeground import SAFEGROUND_KEYS, SafeGround, compare, safeground
 from uwmlib.metrics.score import Measured, Score, Unit, mean_of, measured, share_of
-from uwmlib.metrics.signal_detection import SIGNAL_KEYS, SignalDetection, safe_bias, safe_bias_difference
+from uwmlib.metrics.signal_detection import SIGNAL_KEYS, SignalDetection, safe_bias
 from uwmlib.metrics.zeroshot import accuracy, classify, mean_accuracy
 
 __all__ = [
@@ -64,7 +64,6 @@ __all__ = [
     "retrieval",
     "retrieve",
     "safe_bias",
-    "safe_bias_difference",
     "safeground",
     "share_of",
     "tango",

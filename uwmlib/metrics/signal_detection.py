@@ -11,7 +11,6 @@ import numpy as np
 from torch import Tensor
 
 from uwmlib.errors import UwmError
-from uwmlib.metrics.differences import Difference
 from uwmlib.metrics.intervals import normal_interval
 from uwmlib.metrics.score import DEVIATIONS, Measured, Score, measured
 from uwmlib.metrics.tensors import as_successes
@@ -142,7 +141,8 @@ def safe_bias(found: Mapping[str, Score]) -> Score:
     """Return the safe bias over both query modalities, in standard deviations: the sum of c of texts and of images.
 
     c_t + c_v = (z(P_s^t) + z(P_u^t) + z(P_s^v) + z(P_u^v)) / 2. Its interval comes from the delta method with the
-    covariances of the four preferences, which are over the same tuples.
+    covariances of the four preferences, which are over the same tuples. Its items are what each tuple adds in that
+    method, around the value: so `difference_between` pairs the safe bias of two models.
 
     Parameters
     ----------
@@ -164,70 +164,20 @@ def safe_bias(found: Mapping[str, Score]) -> Score:
     >>> print(safe_bias(dict.fromkeys(keys, mostly)))
     1.67 [1.28, 2.07]
     """
-    outcomes = _preferences(found)
-    n = outcomes.shape[1]
-    z, variances, slopes = zip(*(_z_of_count(int(row.sum()), n) for row in outcomes), strict=True)
-    covariances = np.cov(outcomes, bias=True) * n / (n + 1) ** 2 * np.outer(slopes, slopes)
-    np.fill_diagonal(covariances, variances)
-    return Score(
-        sum(z) / 2, normal_interval(sum(z) / 2, math.sqrt(max(covariances.sum(), 0)) / 2), n, DEVIATIONS
-    )
-
-
-def safe_bias_difference(left: Mapping[str, Score], right: Mapping[str, Score]) -> Difference:
-    """Return left minus right of the safe bias over both query modalities, with the paired 95% interval.
-
-    The delta method tuple by tuple: a preference moves the bias by half of its rate's slope dz/drate over N, so what a
-    tuple does to one side and to the other is subtracted before the spread over tuples is taken.
-
-    Parameters
-    ----------
-    left, right : mapping of name to Score
-        As `safe_bias` takes them, of the same tuples in the same order.
-
-    Raises
-    ------
-    UwmError
-        As `safe_bias`, or if the two differ in their number of tuples.
-
-    Examples
-    --------
-    >>> from uwmlib.metrics import safe_bias_difference, share_of
-    >>> keys = ("p_s_t", "p_u_t", "p_s_v", "p_u_v")
-    >>> mostly = dict.fromkeys(keys, share_of([True, True, True, True, False] * 40))
-    >>> half = dict.fromkeys(keys, share_of([True, False] * 100))
-    >>> found = safe_bias_difference(mostly, half)
-    >>> f"{found.difference:.2f} [{found.lo:.2f}, {found.hi:.2f}]"
-    '1.67 [1.18, 2.17]'
-    """
-    (mine, my_part), (theirs, their_part) = (
-        (safe_bias(side), _parts_of_bias(side)) for side in (left, right)
-    )
-    if mine.n != theirs.n:
-        raise UwmError(
-            f"Safe biases of {mine.n} and {theirs.n} tuples cannot be compared: measure both on the same."
-        )
-    change, value = my_part - their_part, mine.value - theirs.value
-    error = math.inf if mine.n < 2 else float(change.std(ddof=1)) / math.sqrt(mine.n)
-    return Difference(value, *normal_interval(value, error), mine.n, theirs.value)
-
-
-def _preferences(found: Mapping[str, Score]) -> np.ndarray:
-    """Return the outcomes of the four preferences [4, N], as numbers."""
     scores = [measured(found, key) for key in PREFERENCE_KEYS]
     if any(score is None or score.items is None or score.items.dtype != bool for score in scores):
         raise UwmError("The safe bias needs all four preferences, tuple by tuple: measure SafeGround.")
-    if len({len(score.items) for score in scores}) > 1:
+    n = len(scores[0].items)
+    if any(len(score.items) != n for score in scores):
         raise UwmError("The four preferences were not measured on the same tuples: measure them together.")
-    return np.stack([score.items for score in scores]).astype(float)
-
-
-def _parts_of_bias(found: Mapping[str, Score]) -> np.ndarray:
-    """Return what each tuple adds to the safe bias, by the slopes at its rates; their spread is that of the bias."""
-    outcomes = _preferences(found)
-    n = outcomes.shape[1]
-    slopes = [_z_of_count(int(row.sum()), n)[2] for row in outcomes]
-    return np.array(slopes) @ outcomes / 2 * n / (n + 1)
+    z, variances, slopes = zip(*(_z_of_count(int(score.items.sum()), n) for score in scores), strict=True)
+    outcomes = np.stack([score.items for score in scores]).astype(float)  # [4, N]
+    covariances = np.cov(outcomes, bias=True) * n / (n + 1) ** 2 * np.outer(slopes, slopes)
+    np.fill_diagonal(covariances, variances)
+    value = sum(z) / 2
+    interval = normal_interval(value, math.sqrt(max(covariances.sum(), 0)) / 2)
+    added = np.array(slopes) @ (outcomes - outcomes.mean(axis=1, keepdims=True)) / 2  # [4] x [4, N]
+    return Score(value, interval, n, DEVIATIONS, value + added)
 
 
 def _z_of_count(k: int, n: int) -> tuple[float, float, float]:
