@@ -63,6 +63,21 @@ def test_every_panel_shows_its_score(log):
         assert ax.get_xscale() == ("log" if log else "linear")
 
 
+def test_a_score_that_the_paper_does_not_print_is_drawn_without_it():
+    curves = {"released": {0.02: {"vs_ts": Score(5.0, (4, 6)), "benign": Score(80.0, (79, 82))}}}
+    base = {"vs_ts": Score(6.0, (5, 7)), "benign": Score(90.0, (88, 91))}
+    figure = sweep(curves, ["vs_ts", "benign"], **OPTIONS | {"base": base})
+    printed, alone = ([line.get_label() for line in ax.lines] for ax in figure.axes)
+    assert printed == [
+        "released",
+        "not edited",
+        "chosen setting",
+        "paper, not edited",
+        "paper, chosen setting",
+    ]
+    assert alone == ["released", "not edited", "chosen setting"]
+
+
 def test_figures_that_would_mislead_are_refused():
     with pytest.raises(UwmError, match="no point at the chosen setting 0.3"):
         sweep(CURVES, KEYS, **OPTIONS | {"star": 0.3})

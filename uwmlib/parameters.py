@@ -213,6 +213,7 @@ CHECKS: dict[str, Callable[[str, Any], None]] = {
     "architectures": _own_rows,
     "llavas": _own_rows,
     "n": partial(_whole, least=1),
+    "n_benign": _whole,
     "n_test": _whole,
     "n_calibration": _whole,
     "n_validation": _whole,

@@ -43,7 +43,8 @@ def sweep(
     star : float
         The chosen setting: a star on the first curve.
     paper_base, paper_star : mapping of score to float
-        The paper's numbers of the unedited model (a dotted line) and at the chosen setting (an open star).
+        The paper's numbers of the unedited model (a dotted line) and at the chosen setting (an open star). Scores
+        that the paper does not print are in neither.
     xlabel : str
     log : bool
         A logarithmic axis.
@@ -68,7 +69,8 @@ def sweep(
             for (name, points), look in zip(curves.items(), LOOKS, strict=False):
                 _curve(ax, {x: _found(points[x], key) for x in sorted(points)}, look, name)
             _anchors(ax, star, _found(base, key).value, _found(first[star], key).value)
-            _printed(ax, star, paper_base[key], paper_star[key])
+            if key in paper_base:
+                _printed(ax, star, paper_base[key], paper_star[key])
             ax.set(ylabel=f"{plots.symbol(key)} (%)", xscale="log" if log else "linear")
         for ax in axes.flat[len(keys) :]:
             ax.remove()
