@@ -152,6 +152,13 @@ def test_safety_is_drawn_against_the_knowledge_that_is_kept():
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in mark] == [(80, 0.3)]
 
 
+def test_a_point_without_an_interval_has_no_bar():
+    bare = {key: Score(value) for key, value in (("knowledge_kept", 80), ("safe_bias", 0.1), ("gs", 2))}
+    figure = safety_against_knowledge({"UWM": {0.1: bare}}, base=bare, marked={"UWM": [bare]}, shares=())
+    assert not any(ax.collections for ax in figure.axes)
+    assert all([80, 80] in [list(line.get_xdata()) for line in ax.lines] for ax in figure.axes)
+
+
 def test_methods_keep_their_looks_and_differ_without_colour():
     figure = safety_against_knowledge(PATHS | {"G-Unsafe": PATHS["random"]}, base=UNEDITED)
     lines = {line.get_label(): line for line in figure.axes[0].lines}

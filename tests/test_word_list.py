@@ -76,6 +76,7 @@ def test_words_are_counted_by_captions():
     more = made(["a fire", "b", "c"], ["fire", "fire", "fire"])  # 3 of 4
     assert unsafe_words(more, share=0.75) == ["fire"] and unsafe_words(more, share=0.76) == []
     assert {"b", "c", "a"}.isdisjoint(unsafe_words(more, share=1e-9))
+    assert unsafe_words(made(["a fire"], ["fire, fire, fire"]), share=0.6) == []  # one caption of two
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.01, "0.5", float("nan")])

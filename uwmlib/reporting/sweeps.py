@@ -145,7 +145,7 @@ def safety_against_knowledge(
     ----------
     curves : mapping of name to mapping
         Method -> strength -> what was measured there: "knowledge_kept" and `keys`, such as `comparison.Setting`. A bar
-        is the 95% interval of a point.
+        is the 95% interval of a point, where one is known.
     base : mapping of name to Score
         The same of the unedited model, where every curve begins.
     keys : sequence of str
@@ -158,7 +158,7 @@ def safety_against_knowledge(
     Raises
     ------
     UwmError
-        If there are more methods than looks, or a score was not measured with an interval.
+        If there are more methods than looks, or a score was not measured.
     """
     looks = _looks_of([*curves, *(marked or {})])
     with plots.style():
@@ -171,7 +171,7 @@ def safety_against_knowledge(
             for name, found in (marked or {}).items():
                 for point in found:
                     _mark(ax, point, key, looks[name])
-            start = _found(base, key)
+            start = _measured(base, key)
             ax.plot(100, start.value, "o", color=plots.INK, ms=7, zorder=4, label="not edited")
             for share in shares:
                 ax.axvline(share, color=plots.INK, linewidth=1.2, linestyle=":", zorder=1)
@@ -230,19 +230,21 @@ def _looks_of(names: Sequence[str]) -> dict[str, plots.Look]:
 
 def _path(ax: Axes, along: Sequence[Mapping[str, Score]], key: str, look: plots.Look, name: str) -> None:
     """A curve that begins at the base, whose own marker is another."""
-    x = [_found(point, "knowledge_kept").value for point in along]
-    scores = [_found(point, key) for point in along]
+    x = [_measured(point, "knowledge_kept").value for point in along]
+    scores = [_measured(point, key) for point in along]
     marks = {"marker": look.marker, "ms": 5, "markevery": list(range(1, len(along)))}
     ax.plot(x, [score.value for score in scores], color=look.colour, lw=1.2, label=plots.plain(name), **marks)
-    limits = zip(*(score.interval for score in scores[1:]), strict=True)
-    ax.vlines(x[1:], *limits, color=look.colour, linewidth=0.8, alpha=0.7)
+    for at, score in zip(x[1:], scores[1:], strict=True):
+        if score.interval:
+            ax.vlines(at, *score.interval, color=look.colour, linewidth=0.8, alpha=0.7)
 
 
 def _mark(ax: Axes, point: Mapping[str, Score], key: str, look: plots.Look) -> None:
     """An edit that keeps a stated share of knowledge: open, with both its intervals."""
-    x, y = _found(point, "knowledge_kept"), _found(point, key)
-    ax.hlines(y.value, *x.interval, color=look.colour, linewidth=1.2)
-    ax.vlines(x.value, *y.interval, color=look.colour, linewidth=1.2)
+    x, y = _measured(point, "knowledge_kept"), _measured(point, key)
+    for line, at, score in ((ax.hlines, y, x), (ax.vlines, x, y)):
+        if score.interval:
+            line(at.value, *score.interval, color=look.colour, linewidth=1.2)
     face = {"markerfacecolor": "white", "markeredgecolor": look.colour, "markeredgewidth": 1.5}
     ax.plot(x.value, y.value, look.marker, ms=10, linestyle="none", zorder=5, **face)
 
@@ -282,6 +284,13 @@ def _printed(ax: Axes, star: float, unedited: float, chosen: float) -> None:
     ax.axhline(unedited, color=plots.INK, linewidth=1.2, linestyle=":", label="paper, not edited")
     open_star = {"markerfacecolor": "white", "markeredgecolor": plots.INK, "ms": 13}
     ax.plot(star, chosen, "*", linestyle="none", zorder=5, label="paper, chosen setting", **open_star)
+
+
+def _measured(source: Mapping[str, Score], key: str) -> Score:
+    score = measured(source, key)
+    if score is None:
+        raise UwmError(f"{key} was not measured at every setting: measure it or leave it out.")
+    return score
 
 
 def _found(source: Mapping[str, Score], key: str) -> Score:
