@@ -80,10 +80,11 @@ BASES = [name for name in CONTRASTIVE if "Safe-CLIP" not in name and world_of_mo
 def test_every_base_knows_its_world(name):
     sets = [uwm.zero_shot_set(each) for each in NAMES]
     found = measured(name, zero_shot=sets)
-    if name == "mini-SigLIP":  # trained too short, and the book says so
-        assert min(found["ts_vs"].value, found["vs_ts"].value) >= 15 and found["zs_mean"].value > 30
+    recall = min(found["ts_vs"].value, found["vs_ts"].value)
+    if name in ("mini-CoCa", "mini-SigLIP"):  # trained too short, and the book says so
+        assert recall >= 15 and found["zs_mean"].value > 30
         return
-    assert min(found["ts_vs"].value, found["vs_ts"].value) >= 30
+    assert recall >= 30
     # Sixteen patches show little of a shape: on the hardest set of shapes mini-ViT-B-32 has 13.8 of 8.3.
     over_chance = 1.25 if name == "mini-ViT-B-32" else 1.5
     for data in sets:
