@@ -417,7 +417,7 @@ def next_folder(tmp_path_factory):
         image_mean=half, image_std=half,
     )  # fmt: skip
     LlavaNextProcessor(
-        image_processor=images, tokenizer=mini.tokenizer, patch_size=8, num_additional_image_tokens=1,
+        image_processor=images, tokenizer=mini.tokenizer, patch_size=10, num_additional_image_tokens=1,
         vision_feature_select_strategy="default", chat_template=mini.chat_template,
     ).save_pretrained(folder)  # fmt: skip
     return folder
