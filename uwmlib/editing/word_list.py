@@ -118,8 +118,8 @@ def unsafe_words(tuples: Tuples, *, share: float) -> list[str]:
 
     Examples
     --------
-    In the mini world "embers" may be in a jar, so more than one caption in four that
-    holds it is safe:
+    In the mini world "embers" may be in a jar, so more than one caption in
+    four that holds it is safe:
 
     >>> import uwmlib as uwm
     >>> from uwmlib.editing import unsafe_words
