@@ -79,6 +79,14 @@ def test_figures_have_captions_and_alt_text_and_captions_have_figures(notebook):
             assert shown["figure"]["name"].startswith("fig-")
 
 
+def test_tables_are_written_as_markdown_with_their_label(notebook):
+    tables = [cell for cell in cells(notebook[1], "code") if 'name="tab-' in cell.source]
+    unlabelled = [
+        cell.id for cell in tables if cell.metadata.get("mystnb", {}).get("markdown_format") != "myst"
+    ]
+    assert unlabelled == []
+
+
 def test_outputs_are_whole_and_end_in_the_reference_check(notebook):
     path, nb = notebook
     code = cells(nb, "code")
