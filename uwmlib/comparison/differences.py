@@ -108,7 +108,4 @@ def difference_table(
 
 
 def _shown(found: Difference | None, key: str) -> str:
-    if found is None:
-        return "–"
-    value, low, high = (f"{x:+.{unit(key).decimals}f}" for x in (found.difference, found.lo, found.hi))
-    return f"{value} [{low}, {high}]"
+    return "–" if found is None else found.shown(unit(key).decimals)

@@ -58,7 +58,12 @@ class Difference:
             object.__setattr__(self, "p_value", math.erfc(z / math.sqrt(2)))
 
     def __str__(self) -> str:
-        return f"{self.difference:+.1f} [{self.lo:+.1f}, {self.hi:+.1f}]"
+        return self.shown(1)
+
+    def shown(self, decimals: int) -> str:
+        """Return it with its interval, signs written, as in "+1.2 [-0.3, +2.7]"."""
+        value, lo, hi = (f"{x:+.{decimals}f}" for x in (self.difference, self.lo, self.hi))
+        return f"{value} [{lo}, {hi}]"
 
 
 @dataclass(frozen=True, kw_only=True)

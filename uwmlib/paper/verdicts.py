@@ -219,6 +219,4 @@ def _seeds(ours: Rows | Mapping[int, Rows]) -> list[Rows]:
 
 def shown(found: Difference, digits: int) -> str:
     """Ours with its interval; scores from 0 to 1 with a decimal more than the paper, so that an interval shows."""
-    decimals = 1 if digits == 1 else digits + 1
-    difference, lo, hi = (f"{x:+.{decimals}f}" for x in (found.difference, found.lo, found.hi))
-    return f"{difference} [{lo}, {hi}]"
+    return found.shown(1 if digits == 1 else digits + 1)

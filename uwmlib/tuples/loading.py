@@ -97,8 +97,7 @@ def load_tuples(
     name : str or path
         "mini-visu" ("mini-visu-1" for the first mini world), or a manifest of your own: a `.jsonl` or `.csv` file
         with the columns `safe_image`, `unsafe_image` (paths, absolute or relative to the manifest), `safe_text`,
-        `unsafe_text` and optionally
-        `concept`, `split`; see `uwmlib.rows.read_rows` for what is refused.
+        `unsafe_text` and optionally `concept`, `split`; see `uwmlib.rows.read_rows` for what is refused.
     split : str
         "train", "validation" or "test". A manifest without a `split` column is used whole.
     n : int, optional
@@ -131,7 +130,7 @@ def load_tuples(
     """
     sample = {"n": n, "seed": seed, "at_most": at_most}
     _check_split(split)
-    world = _world(name)
+    world = WORLDS.get(str(name))
     if world:
         return _mini_visu(world, split, **sample)
     path = _manifest(name, TUPLES, "'mini-visu'")
@@ -176,7 +175,7 @@ def load_benign(
     """
     sample = {"n": n, "seed": seed, "at_most": at_most}
     _check_split(split)
-    world = _world(name)
+    world = WORLDS.get(str(name))
     if world:
         return _mini_benign(world, split, **sample)
     path = _manifest(name, BENIGN, "'mini-visu'")
@@ -191,11 +190,6 @@ def load_benign(
 def _check_split(split: object) -> None:
     if not isinstance(split, str):
         raise UwmError(f"split is {split!r}: give the name of one, such as 'test'.")
-
-
-def _world(name: str | Path) -> World | None:
-    """Return the mini world of that name; None if it is none."""
-    return WORLDS.get(str(name))
 
 
 def _manifest(name: str | Path, columns: Columns, drawn: str) -> Path:
