@@ -468,3 +468,27 @@ def test_differences_are_shown_in_their_units_and_with_dashes():
     assert table.iat[0, 1].count(".") == 3
     assert list(table.iloc[1]) == ["–"] * 3 and table.iat[0, 2] == "–"
     assert "paired 95% interval" in table.attrs["note"]
+
+
+def test_differences_over_bases_are_means_of_each_base_s_own():
+    pairs, keys = [("a", "b"), ("a", "c")], ["safe_bias", "gs"]
+    bases = {
+        seed: {
+            "a": made_setting(90, (150 - 9 * seed, 30, 170, 60)),
+            "b": made_setting(80),
+            "c": made_setting(70),
+        }
+        for seed in range(3)
+    }
+    table = difference_table(bases, pairs, keys)
+    for left, right in pairs:
+        for key, column in zip(keys, table, strict=True):
+            own = [setting_difference(rows[left], rows[right], key) for rows in bases.values()]
+            digits = 2 if key == "safe_bias" else 1
+            assert table.at[f"{left} − {right}", column] == mean_over_seeds(own).shown(digits)
+    assert difference_table({0: bases[0]}, pairs, keys).equals(difference_table(bases[0], pairs, keys))
+    lacking = bases | {2: {"a": bases[2]["a"], "b": bases[2]["b"]}}
+    found = difference_table(lacking, pairs, keys)
+    assert list(found.loc["a − c"]) == ["–", "–"] and found.loc["a − b"].equals(table.loc["a − b"])
+    with pytest.raises(UwmError, match="1 is a seed among rows"):
+        difference_table({1: bases[1], "a": bases[0]["a"]}, pairs, keys)

@@ -150,6 +150,20 @@ def train(
 
 
 @app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="equal-knowledge or table1.")],
+    model: Annotated[str, typer.Argument(help="The mini model to study.", autocompletion=_model_names)],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of studies; that of the shipped ones by default.")
+    ] = None,
+) -> None:
+    """Measure anew what chapters read from shipped files because it takes longer than they may."""
+    from uwmlib.studies import make_study
+
+    print(f"Result: {make_study(name, model, output=output)}")
+
+
+@app.command()
 def ls(
     what: Annotated[Listed, typer.Argument(help="What to list.")],
     folder: Annotated[

@@ -63,6 +63,9 @@ class Profile:
         Names for `zero_shot_set`; they are drawn in the mini world of `data`.
     lexicon : mapping
         The words of the judge "lexicon", as `LexiconJudge` takes them; empty where there are none.
+    seeds : dict of int to (str, str)
+        Seed -> base and Safe-CLIP that were trained as `base_model` and `safe_model` were, from another seed; empty
+        where there are none.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Profile:
     toxicity: str = ""
     drawn: tuple[str, ...] = field(default=(), repr=False)
     lexicon: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    seeds: Mapping[int, tuple[str, str]] = field(default_factory=dict, repr=False)
 
     def load_base(self, device: str = "cpu") -> Vlm:
         """Load the model to edit."""
@@ -187,6 +191,7 @@ PROFILES = {
             "until": "next to",  # what stands beside the main shape is harmless, whatever it carries
             "name": "lexicon of the mini world's hazards around the main shape",
         },
+        seeds={seed: (f"mini-ViT-L-14-seed{seed}", f"mini-Safe-CLIP-seed{seed}") for seed in (1, 2)},
     ),
     # Safe-CLIP's weights go with OpenAI's tokenizer and preprocessing. The unsafe ViSU images are withheld by their
     # authors, so there is no default for the data.
@@ -257,6 +262,10 @@ def profile(name: str, **parts: str | os.PathLike | None) -> Profile:
             given.setdefault(model.replace("_model", "_weights"), "")
     if given.get("data", PROFILES[name].data) != PROFILES[name].data:
         given.setdefault("benign", "")
+    if any(
+        given.get(model, getattr(PROFILES[name], model)) != getattr(PROFILES[name], model) for model in MODELS
+    ):
+        given["seeds"] = {}  # other seeds are of the profile's own models
     for part in ROWS:
         if part in given:
             given[part] = _with_rows(getattr(PROFILES[name], part), given[part], part)

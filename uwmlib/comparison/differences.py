@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 import pandas as pd
@@ -11,7 +11,9 @@ from uwmlib.comparison.settings import Setting, require_settings
 from uwmlib.errors import UwmError
 from uwmlib.metrics import Difference, difference_between, label, mean_over_seeds
 from uwmlib.metrics.catalogue import unit
+from uwmlib.metrics.differences import of_each_seed
 
+Rows = Mapping[str, Setting]
 NOTE = "Left minus right, with the paired 95% interval over tuples and seeds, not corrected for their number."
 
 
@@ -62,14 +64,15 @@ def setting_difference(left: Setting, right: Setting, key: str) -> Difference | 
 
 
 def difference_table(
-    settings: Mapping[str, Setting], pairs: Iterable[tuple[str, str]], keys: Iterable[str]
+    settings: Rows | Mapping[int, Rows], pairs: Iterable[tuple[str, str]], keys: Iterable[str]
 ) -> pd.DataFrame:
     """Return the differences of pairs of settings in several scores, one row a pair.
 
     Parameters
     ----------
-    settings : mapping of str to Setting
-        By row; a pair of which one is not in it has dashes.
+    settings : mapping of str to Setting, or of seed to such mappings
+        By row; a pair of which one is not in it has dashes. Of several bases that differ in their seed, all measured
+        on the same items, the differences are taken base by base, and their `mean_over_seeds` is shown.
     pairs : iterable of (str, str)
         Left row and right row.
     keys : iterable of str
@@ -94,17 +97,23 @@ def difference_table(
     $c$, both             –
     GS                    –
     """
-    keys, rows = list(keys), {}
-    for left, right in pairs:
-        both = left in settings and right in settings
-        rows[f"{left} − {right}"] = {
-            label(key): _shown(setting_difference(settings[left], settings[right], key), key) if both else "–"
-            for key in keys
-        }
+    keys, bases = list(keys), of_each_seed(settings)
+    rows = {
+        f"{left} − {right}": {label(key): _shown(_over_bases(bases, left, right, key), key) for key in keys}
+        for left, right in pairs
+    }
     table = pd.DataFrame.from_dict(rows, orient="index", columns=[label(key) for key in keys])
     table = table.rename_axis("difference")
     table.attrs["note"] = NOTE
     return table
+
+
+def _over_bases(bases: Sequence[Rows], left: str, right: str, key: str) -> Difference | None:
+    """Return the mean difference of two rows over the bases; None where one of them lacks it."""
+    if not all(left in rows and right in rows for rows in bases):
+        return None
+    found = [setting_difference(rows[left], rows[right], key) for rows in bases]
+    return None if None in found else mean_over_seeds(found)
 
 
 def _shown(found: Difference | None, key: str) -> str:

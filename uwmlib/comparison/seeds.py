@@ -9,6 +9,7 @@ import numpy as np
 
 from uwmlib.errors import UwmError
 from uwmlib.metrics import Score
+from uwmlib.metrics.differences import SeedError
 from uwmlib.metrics.intervals import Z95
 
 
@@ -55,7 +56,7 @@ def score_over_seeds(scores: Sequence[Score]) -> Score:
     tuples = _error_of_tuples(scores)
     interval = None
     if tuples is not None:
-        half = _quantile(seeds, seeds + tuples**2, len(scores)) * math.sqrt(seeds + tuples**2)
+        half = SeedError.of(seeds, tuples**2, len(scores)).half_width()
         interval = (mean - half, mean + half)
         if all(score.items is not None and score.items.dtype == bool for score in scores):
             interval = (max(0.0, mean - half), min(100.0, mean + half))
@@ -72,10 +73,3 @@ def _error_of_tuples(scores: Sequence[Score]) -> float | None:
         return None
     halves = [(high - low) / 2 for low, high in (score.interval for score in scores)]
     return math.sqrt(np.mean(np.square(halves))) / Z95
-
-
-def _quantile(seeds: float, both: float, k: int) -> float:
-    """Student's quantile; Satterthwaite gives the sum the degrees of freedom of its part from k seeds."""
-    from scipy.stats import t  # here, because it takes a second to load
-
-    return float(t.ppf(0.975, (k - 1) * (both / seeds) ** 2)) if seeds else Z95

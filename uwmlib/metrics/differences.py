@@ -14,6 +14,7 @@ from uwmlib.errors import UwmError
 from uwmlib.metrics.intervals import Z95, mcnemar_exact, mean_of_estimates, tango
 from uwmlib.metrics.score import Score, mean_of, measured
 from uwmlib.metrics.tensors import as_successes
+from uwmlib.options import is_whole
 
 
 @dataclass(frozen=True)
@@ -284,8 +285,8 @@ def mean_over_seeds(differences: Sequence[Difference]) -> Difference:
     above = _with_items([one.hi - one.difference for one in differences], between)
     return SeedDifference(
         mean,
-        mean - below.quantile(),
-        mean + above.quantile(),
+        mean - below.half_width(),
+        mean + above.half_width(),
         differences[0].n,
         None if None in bases else fmean(bases),
         (below if mean > 0 else above).p_value(mean),
@@ -293,15 +294,39 @@ def mean_over_seeds(differences: Sequence[Difference]) -> Difference:
     )
 
 
+def of_each_seed(rows: Mapping[Any, Any]) -> list[Mapping[str, Any]]:
+    """Return the rows of every seed of a mapping of seed to rows; rows alone are those of one.
+
+    Raises
+    ------
+    UwmError
+        If only some of the keys are seeds.
+    """
+    seeds = [key for key in rows if is_whole(key)]
+    if seeds and len(seeds) < len(rows):
+        raise UwmError(
+            f"{seeds[0]} is a seed among rows: give rows by name, or a mapping of rows for every seed."
+        )
+    return list(rows.values()) if seeds else [rows]
+
+
 @dataclass(frozen=True)
-class _SeedError:
+class SeedError:
     """A standard error over seeds and items, and its degrees of freedom."""
 
     error: float
     freedom: float
 
-    def quantile(self) -> float:
-        """Half the width of the 95% interval."""
+    @classmethod
+    def of(cls, between: float, items: float, k: int) -> SeedError:
+        """Add the squared error that comes from items to that of the mean of k seeds (Satterthwaite)."""
+        freedom = (k - 1) * ((between + items) / between) ** 2 if between else math.inf
+        return cls(math.sqrt(between + items), freedom)
+
+    def half_width(self) -> float:
+        """Return half the width of the 95% interval."""
+        if math.isinf(self.freedom):
+            return self.error * Z95
         from scipy.stats import t  # here, because it takes a second to load
 
         return self.error * float(t.ppf(0.975, self.freedom))
@@ -312,11 +337,9 @@ class _SeedError:
         return 2 * float(t.sf(_ratio(abs(mean), self.error), self.freedom))
 
 
-def _with_items(distances: Sequence[float], between: float) -> _SeedError:
+def _with_items(distances: Sequence[float], between: float) -> SeedError:
     """Add what the draw of items does, from the seeds' distances to one of their limits, to what seeds do."""
-    items = fmean((distance / Z95) ** 2 for distance in distances)
-    freedom = (len(distances) - 1) * ((between + items) / between) ** 2 if between else math.inf
-    return _SeedError(math.sqrt(between + items), freedom)
+    return SeedError.of(between, fmean((distance / Z95) ** 2 for distance in distances), len(distances))
 
 
 def _ratio(size: float, error: float) -> float:

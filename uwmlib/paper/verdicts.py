@@ -20,8 +20,9 @@ from uwmlib.metrics import (
     mean_over_seeds,
 )
 from uwmlib.metrics.catalogue import unit
+from uwmlib.metrics.differences import of_each_seed
 from uwmlib.metrics.score import UP_TO_ONE
-from uwmlib.options import is_whole, known, number
+from uwmlib.options import known, number
 from uwmlib.paper.rules import MARGIN, PAPER_NOISE, Margin, by_seed, excludes_zero, judged, verdict
 from uwmlib.paper.values import paper_digits, paper_value
 
@@ -197,7 +198,7 @@ def ours_between(
         return None
     if callable(ours):
         return ours(left_row, left_key, right_row, right_key)
-    found = [_between(rows, left_row, left_key, right_row, right_key) for rows in _seeds(ours)]
+    found = [_between(rows, left_row, left_key, right_row, right_key) for rows in of_each_seed(ours)]
     return None if any(one is None for one in found) else mean_over_seeds(found)
 
 
@@ -205,16 +206,6 @@ def _between(rows: Rows, left_row: str, left_key: str, right_row: str, right_key
     if left_row not in rows or right_row not in rows:
         return None
     return difference_between(rows[left_row], left_key, rows[right_row], right_key)
-
-
-def _seeds(ours: Rows | Mapping[int, Rows]) -> list[Rows]:
-    """What was measured for every seed; rows alone are one."""
-    seeds = [key for key in ours if is_whole(key)]
-    if seeds and len(seeds) < len(ours):
-        raise UwmError(
-            f"{seeds[0]} is a seed among rows: give rows by name, or a mapping of rows for every seed."
-        )
-    return list(ours.values()) if seeds else [ours]
 
 
 def shown(found: Difference, digits: int) -> str:

@@ -1,0 +1,38 @@
+"""Measurements that take longer than a chapter may: made by `uwm study`, shipped item by item, read by chapters."""
+
+from __future__ import annotations
+
+from uwmlib.studies.controlled import (
+    PLAN,
+    EqualKnowledge,
+    Plan,
+    measure_equal_knowledge,
+    methods_compared,
+)
+from uwmlib.studies.evaluations import load_evaluations, save_evaluations
+from uwmlib.studies.shipped import (
+    STUDIES,
+    equal_knowledge,
+    equal_knowledge_of_seeds,
+    make_study,
+    rows_of_seeds,
+)
+from uwmlib.studies.table1 import VALIDATED, Readings, choose_uwm
+
+__all__ = [
+    "PLAN",
+    "STUDIES",
+    "VALIDATED",
+    "EqualKnowledge",
+    "Plan",
+    "Readings",
+    "choose_uwm",
+    "equal_knowledge",
+    "equal_knowledge_of_seeds",
+    "load_evaluations",
+    "make_study",
+    "measure_equal_knowledge",
+    "methods_compared",
+    "rows_of_seeds",
+    "save_evaluations",
+]

@@ -1,0 +1,264 @@
+"""Studies that ship as files: believed only where they rest on what is asked for, and made again by `make_study`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from uwmlib.cache import Cache
+from uwmlib.editing import Scores, score
+from uwmlib.errors import UwmError
+from uwmlib.evaluation import Evaluation
+from uwmlib.manifests import manifest_path, manifests_dir
+from uwmlib.models import Vlm, load_model
+from uwmlib.models.pixels import image_digest
+from uwmlib.options import ENCODERS, known
+from uwmlib.outputs import check_output
+from uwmlib.profiles import Profile, profile
+from uwmlib.studies.controlled import (
+    PLAN,
+    EqualKnowledge,
+    Plan,
+    load_equal_knowledge,
+    measure_equal_knowledge,
+    save_equal_knowledge,
+)
+from uwmlib.studies.evaluations import load_evaluations, save_evaluations
+from uwmlib.studies.table1 import Readings, edits_of_table1, measure_rows
+from uwmlib.tuples import BenignUses, Tuples
+from uwmlib.zero_shot import ZeroShotSet
+
+N_CALIBRATION = 2000
+N_BENIGN = 1000  #: benign uses at equal knowledge; Table 1 takes all
+
+
+def equal_knowledge(
+    scores: Scores,
+    *,
+    validation: Tuples,
+    test: Tuples,
+    benign: BenignUses | None = None,
+    zero_shot: Iterable[ZeroShotSet] = (),
+    plan: Plan = PLAN,
+    **options: Any,
+) -> tuple[EqualKnowledge, str]:
+    """Return UWM and its controls at equal knowledge: from a shipped file if one rests on just this, else measured.
+
+    Parameters
+    ----------
+    scores : Scores
+        Of a calibration pass; its model is as it was before afterwards.
+    validation, test : Tuples
+    benign : BenignUses, optional
+    zero_shot : iterable of ZeroShotSet
+    plan : Plan
+    **options
+        Of `evaluate`, where something is measured.
+
+    Returns
+    -------
+    EqualKnowledge, str
+        The second says where the first comes from.
+
+    Raises
+    ------
+    UwmError
+        If the shipped file is damaged, and as `measure_equal_knowledge`.
+    """
+    sets = list(zero_shot)
+    wanted = _rests_on(scores, validation, test, benign, sets, plan)
+    path = study_path("equal-knowledge", scores.vlm.name)
+    if path.is_file():
+        study, found = load_equal_knowledge(path)
+        if found == wanted:
+            return (
+                study,
+                f"Read from {_place(path)}: `uwm study equal-knowledge {scores.vlm.name}` makes it again.",
+            )
+    parts = {"validation": validation, "test": test, "benign": benign, "zero_shot": sets, "plan": plan}
+    return measure_equal_knowledge(scores, **parts, **options), "Measured in this run."
+
+
+def equal_knowledge_of_seeds(
+    setup: Profile,
+    scores: Scores,
+    *,
+    validation: Tuples,
+    test: Tuples,
+    benign: BenignUses | None = None,
+    zero_shot: Iterable[ZeroShotSet] = (),
+    plan: Plan = PLAN,
+) -> dict[int, EqualKnowledge]:
+    """Return the same study on the other bases of a profile, by seed, from shipped files that rest on just this.
+
+    Parameters
+    ----------
+    setup : Profile
+    scores : Scores
+        Of the profile's own base: the studies have to rest on the same calibration tuples and layers.
+    validation, test, benign, zero_shot, plan
+        As for `equal_knowledge`.
+    """
+    wanted = _rests_on(scores, validation, test, benign, list(zero_shot), plan)
+    found = {}
+    for seed, (base, _) in setup.seeds.items():
+        path = study_path("equal-knowledge", base)
+        if path.is_file():
+            study, facts = load_equal_knowledge(path)
+            if facts == wanted | {"model": _model_facts(load_model(base))}:
+                found[seed] = study
+    return found
+
+
+def rows_of_seeds(
+    setup: Profile, *, calibration: Tuples, validation: Tuples, test: Tuples, readings: Readings
+) -> tuple[dict[int, dict[str, Evaluation]], str]:
+    """Return the rows of Table 1 on the other bases of a profile, by seed, from shipped files that rest on just this.
+
+    Parameters
+    ----------
+    setup : Profile
+    calibration, validation, test : Tuples
+    readings : Readings
+
+    Returns
+    -------
+    dict of int to dict of str to Evaluation, str
+        The second says where the first comes from, or why it is empty.
+    """
+    found = {}
+    for seed, (base, safe) in setup.seeds.items():
+        path = study_path("table1", base)
+        wanted = _rows_rest_on((base, safe), calibration, validation, test, readings)
+        if path.is_file():
+            rows, facts = load_evaluations(path)
+            if facts == wanted:
+                found[seed] = rows
+    if not found:
+        return {}, "Verdicts are of this base alone: no rows of other seeds rest on these settings and data."
+    names = " and ".join(setup.seeds[seed][0] for seed in found)
+    return (
+        found,
+        f"Rows of {names} are read from {_place(study_path('table1', ''))}: `uwm study table1` makes them.",
+    )
+
+
+def make_study(name: str, model: str, *, output: str | Path | None = None, progress: bool = True) -> Path:
+    """Measure a study of a mini model anew and write its file.
+
+    Parameters
+    ----------
+    name : str
+        One of `STUDIES`: "equal-knowledge" of any mini model, or "table1" of a base that has a Safe-CLIP.
+    model : str
+        Name of the mini model.
+    output : path, optional
+        Folder for `<name>/<model>.safetensors`; that of the shipped data by default.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    UwmError
+        If there is no such study, the model has none of it, or the file cannot be written.
+    """
+    run = STUDIES[known(name, STUDIES, "study")]
+    path = check_output(study_path(name, model, folder=output))
+    setup = profile("mini")
+    pairs = {0: (setup.base_model, setup.safe_model), **setup.seeds}
+    safe = next((safe for base, safe in pairs.values() if base == model), "")
+    if name == "table1" and not safe:
+        bases = ", ".join(base for base, _ in pairs.values())
+        raise UwmError(f"There is no Safe-CLIP of {model!r}: study table1 on one of {bases}.")
+    started = time.perf_counter()
+    run(profile("mini", base_model=model, safe_model=safe or model), path, progress)
+    print(f"{name} of {model}: {(time.perf_counter() - started) / 60:.1f} minutes")
+    return path
+
+
+def study_path(name: str, model: str, *, folder: str | Path | None = None) -> Path:
+    """Return the path of a study's file, or of the folder of all for no model."""
+    place = (Path(folder) if folder else manifests_dir() / "studies") / name.replace("-", "_")
+    return place / f"{model}.safetensors" if model else place
+
+
+def _place(path: Path) -> str:
+    return path.relative_to(manifests_dir().parent).as_posix()
+
+
+def _equal_knowledge(setup: Profile, path: Path, progress: bool) -> None:
+    options = {"progress": progress, "cache": Cache("")}
+    test, validation = setup.load_tuples("test"), setup.load_tuples("validation")
+    calibration = setup.load_tuples("train", n=N_CALIBRATION)
+    scores = score(setup.load_base(), calibration, **options)
+    benign, sets = setup.load_benign(n=N_BENIGN), list(setup.load_zero_shot().values())
+    parts = {"validation": validation, "test": test, "benign": benign, "zero_shot": sets}
+    study = measure_equal_knowledge(scores, **parts, **options)
+    save_equal_knowledge(path, study, facts=_rests_on(scores, validation, test, benign, sets, PLAN))
+
+
+def _table1(setup: Profile, path: Path, progress: bool) -> None:
+    options, readings = {"progress": progress, "cache": Cache("")}, Readings()
+    test, validation = setup.load_tuples("test"), setup.load_tuples("validation")
+    calibration = setup.load_tuples("train", n=N_CALIBRATION)
+    scores = score(setup.load_base(), calibration, **options)
+    sets = list(setup.load_zero_shot().values())
+    study, source = equal_knowledge(
+        scores,
+        validation=validation,
+        test=test,
+        benign=setup.load_benign(n=N_BENIGN),
+        zero_shot=sets,
+        **options,
+    )
+    print(source)
+    edits = edits_of_table1(scores, calibration, study, readings=readings, **options)
+    parts = {"zero_shot": sets, "benign": setup.load_benign(), "others": {"Safe-CLIP": setup.load_safe()}}
+    rows = measure_rows(scores.vlm, edits, test, **parts, **options)
+    names = (setup.base_model, setup.safe_model)
+    save_evaluations(path, rows, facts=_rows_rest_on(names, calibration, validation, test, readings))
+
+
+STUDIES: dict[str, Callable[[Profile, Path, bool], None]] = {
+    "equal-knowledge": _equal_knowledge, "table1": _table1,
+}  # fmt: skip
+
+
+def _rests_on(
+    scores: Scores,
+    validation: Tuples,
+    test: Tuples,
+    benign: BenignUses | None,
+    sets: list[ZeroShotSet],
+    plan: Plan,
+) -> dict[str, Any]:
+    """Return all that the study at equal knowledge depends on, the library's code apart."""
+    return {
+        "model": _model_facts(scores.vlm),
+        "sites": [site.name for site in scores.sites], "calibration": scores.provenance["tuples"],
+        "validation": validation.fingerprint, "test": test.fingerprint,
+        "benign": benign.fingerprint if benign is not None else None,
+        "zero_shot": {data.name: image_digest(data.images).hex() for data in sets}, "plan": plan.facts(),
+    }  # fmt: skip
+
+
+def _model_facts(vlm: Vlm) -> dict[str, Any]:
+    return {encoder: vlm.facts(encoder) for encoder in ENCODERS}
+
+
+def _rows_rest_on(
+    models: Iterable[str], calibration: Tuples, validation: Tuples, test: Tuples, readings: Readings
+) -> dict[str, Any]:
+    """Return all that rows of Table 1 depend on, the library's code apart."""
+    entries: Mapping[str, Any] = json.loads(manifest_path("models.json").read_text(encoding="utf-8"))
+    return {
+        "models": {name: entries.get(name, {}).get("sha256") for name in models}, "readings": asdict(readings),
+        "calibration": calibration.fingerprint, "validation": validation.fingerprint, "test": test.fingerprint,
+    }  # fmt: skip
