@@ -153,9 +153,7 @@ def train(
 def study(
     name: Annotated[str, typer.Argument(help="equal-knowledge or table1.")],
     model: Annotated[str, typer.Argument(help="The mini model to study.", autocompletion=_model_names)],
-    output: Annotated[
-        Path | None, typer.Option(help="Folder of studies; that of the shipped ones by default.")
-    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the study.")] = Path("studies"),
 ) -> None:
     """Measure anew what chapters read from shipped files because it takes longer than they may."""
     from uwmlib.studies import make_study

@@ -147,7 +147,7 @@ def rows_of_seeds(
     )
 
 
-def make_study(name: str, model: str, *, output: str | Path | None = None, progress: bool = True) -> Path:
+def make_study(name: str, model: str, *, output: str | Path = "studies", progress: bool = True) -> Path:
     """Measure a study of a mini model anew and write its file.
 
     Parameters
@@ -156,8 +156,8 @@ def make_study(name: str, model: str, *, output: str | Path | None = None, progr
         One of `STUDIES`: "equal-knowledge" of any mini model, or "table1" of a base that has a Safe-CLIP.
     model : str
         Name of the mini model.
-    output : path, optional
-        Folder for `<name>/<model>.safetensors`; that of the shipped data by default.
+    output : path
+        Folder for `<name>/<model>.safetensors`.
 
     Returns
     -------
