@@ -74,7 +74,9 @@ def test_every_model_prefers_what_it_is_asked_for(name):
 
 
 #: Trained too short, and the book says so: the recall that each has at least.
-TOO_SHORT = {"mini-ViT-B-32": 25, "mini-CoCa": 20, "mini-SigLIP": 12}
+TOO_SHORT = {
+    "mini-ViT-B-32": 25, "mini-CoCa": 20, "mini-SigLIP": 12, "mini-ViT-L-14-seed1": 27, "mini-ViT-L-14-seed2": 27,
+}  # fmt: skip
 BASES = [name for name in CONTRASTIVE if "Safe-CLIP" not in name and world_of_model(name) is SECOND]
 
 
@@ -85,7 +87,7 @@ def test_every_base_knows_its_world(name):
     found = measured(name, zero_shot=sets)
     recall = min(found["ts_vs"].value, found["vs_ts"].value)
     if name in TOO_SHORT:
-        assert recall >= TOO_SHORT[name] and found["zs_mean"].value > 30
+        assert recall >= TOO_SHORT[name] and (not sets or found["zs_mean"].value > 30)
         return
     assert recall >= 30
     for data in sets:
