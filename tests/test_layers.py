@@ -22,7 +22,7 @@ LAYERS = [
     ["comparison"],
     ["paper", "reporting"],
     ["profiles"],
-    ["parameters"],
+    ["parameters", "studies"],
     ["runner", "training"],
     ["methods"],
     ["listing"],

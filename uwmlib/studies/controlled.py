@@ -42,6 +42,12 @@ class Plan:
         Factor of the edited weights.
     seeds : int
         Of random weights.
+
+    Examples
+    --------
+    >>> from uwmlib.studies import Plan
+    >>> Plan(shares=(90.0,)).strengths
+    (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
     """
 
     shares: tuple[float, ...] = (95.0, 80.0)
@@ -78,6 +84,21 @@ class EqualKnowledge:
         "UWM, 95%" -> the strength that keeps 95% of the validation tuples' knowledge.
     equal : dict of str to Setting
         The same rows on the test tuples; rows without a strength are not in it.
+
+    Examples
+    --------
+    A study that ships:
+
+    >>> from uwmlib.manifests import manifest_path
+    >>> from uwmlib.studies.controlled import load_equal_knowledge
+    >>> folder = manifest_path("studies", "equal_knowledge")
+    >>> study, _ = load_equal_knowledge(folder / "mini-ViT-B-32.safetensors")
+    >>> list(study.curves)
+    ['UWM', 'UWM printed', 'random', 'reversed', 'magnitude']
+    >>> study.pairs(own=["UWM"])[0]
+    ('UWM, 95%', 'random, 95%')
+    >>> len(study.equal["random, 80%"].runs), study.base.split
+    (3, 'test')
     """
 
     base: Setting
@@ -139,6 +160,23 @@ def measure_equal_knowledge(
     ------
     UwmError
         As `evaluate_strengths`, `at_knowledge` and `evaluate_edits`.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> from uwmlib.studies import Plan, measure_equal_knowledge
+    >>> vlm = uwm.load_model("mini-ViT-B-32")
+    >>> data = {
+    ...     split: uwm.load_tuples("mini-visu", split=split, n=20)
+    ...     for split in ("train", "validation", "test")
+    ... }
+    >>> scores = uwm.score(vlm, data["train"], progress=False)
+    >>> quick = Plan(shares=(80,), strengths=(0.02, 0.4), steps=1, seeds=1)
+    >>> study = measure_equal_knowledge(
+    ...     scores, validation=data["validation"], test=data["test"], plan=quick
+    ... )
+    >>> list(study.found)[:2]
+    ['UWM, 80%', 'UWM printed, 80%']
     """
     vlm, methods = scores.vlm, methods_compared(scores, plan)
     unedited = evaluate(vlm, validation, **options)
@@ -161,7 +199,18 @@ def measure_equal_knowledge(
 
 
 def methods_compared(scores: Scores, plan: Plan = PLAN) -> dict[str, EditAt]:
-    """Return UWM in both readings and its controls, each a function of the strength."""
+    """Return UWM in both readings and its controls, each a function of the strength.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> from uwmlib.studies import methods_compared
+    >>> vlm = uwm.load_model("mini-ViT-B-32")
+    >>> tuples = uwm.load_tuples("mini-visu", split="train", n=8)
+    >>> methods = methods_compared(uwm.score(vlm, tuples, progress=False))
+    >>> list(methods), len(methods["random"](0.1))
+    (['UWM', 'UWM printed', 'random', 'reversed', 'magnitude'], 3)
+    """
     methods = with_controls(scores, alpha=plan.alpha, seeds=plan.seeds)
     printed = with_controls(scores, alpha=plan.alpha, variant="paper", seeds=1)["UWM"]
     return {"UWM": methods.pop("UWM"), "UWM printed": printed, **methods}

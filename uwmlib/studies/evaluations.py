@@ -74,6 +74,19 @@ def load_evaluations(path: str | PathLike) -> tuple[dict[str, Evaluation], dict[
     ------
     UwmError
         If the file is missing, damaged, or holds no evaluations.
+
+    Examples
+    --------
+    The rows of Table 1 on the base of seed 1, as they ship:
+
+    >>> from uwmlib.manifests import manifest_path
+    >>> from uwmlib.studies import load_evaluations
+    >>> folder = manifest_path("studies", "table1")
+    >>> rows, facts = load_evaluations(folder / "mini-ViT-L-14-seed1.safetensors")
+    >>> list(rows)[:4]
+    ['CLIP', 'G-Safe-CLIP', 'G-Unsafe', 'UWM']
+    >>> rows["CLIP"]["gs"].n, facts["readings"]["tau"]
+    (2000, 0.02)
     """
     tensors, metadata = load_tensors(path, kind=KIND)
     try:

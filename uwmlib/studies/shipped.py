@@ -68,6 +68,22 @@ def equal_knowledge(
     ------
     UwmError
         If the shipped file is damaged, and as `measure_equal_knowledge`.
+
+    Examples
+    --------
+    Of other tuples than those of the shipped file:
+
+    >>> import uwmlib as uwm
+    >>> from uwmlib.studies import Plan, equal_knowledge
+    >>> setup = uwm.profile("mini", base_model="mini-ViT-B-32")
+    >>> few = {x: setup.load_tuples(x, n=9) for x in ("validation", "test")}
+    >>> scores = uwm.score(
+    ...     setup.load_base(), setup.load_tuples("train", n=9), progress=False
+    ... )
+    >>> plan = Plan(strengths=(0.02, 0.4), steps=1, seeds=1)
+    >>> study, source = equal_knowledge(scores, **few, plan=plan)
+    >>> source
+    'Measured in this run.'
     """
     sets = list(zero_shot)
     wanted = _rests_on(scores, validation, test, benign, sets, plan)
@@ -102,6 +118,20 @@ def equal_knowledge_of_seeds(
         Of the profile's own base: the studies have to rest on the same calibration tuples and layers.
     validation, test, benign, zero_shot, plan
         As for `equal_knowledge`.
+
+    Examples
+    --------
+    Nothing ships that rests on nine tuples:
+
+    >>> import uwmlib as uwm
+    >>> from uwmlib.studies import equal_knowledge_of_seeds
+    >>> setup = uwm.profile("mini")
+    >>> few = {x: setup.load_tuples(x, n=9) for x in ("validation", "test")}
+    >>> scores = uwm.score(
+    ...     setup.load_base(), setup.load_tuples("train", n=9), progress=False
+    ... )
+    >>> equal_knowledge_of_seeds(setup, scores, **few)
+    {}
     """
     wanted = _rests_on(scores, validation, test, benign, list(zero_shot), plan)
     found = {}
@@ -129,6 +159,22 @@ def rows_of_seeds(
     -------
     dict of int to dict of str to Evaluation, str
         The second says where the first comes from, or why it is empty.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> from uwmlib.studies import Readings, rows_of_seeds
+    >>> setup = uwm.profile("mini")
+    >>> data = {
+    ...     "calibration": setup.load_tuples("train", n=2000),
+    ...     "validation": setup.load_tuples("validation"),
+    ...     "test": setup.load_tuples("test"),
+    ... }
+    >>> rows, _ = rows_of_seeds(setup, **data, readings=Readings())
+    >>> list(rows), rows[1]["CLIP"].model
+    ([1, 2], 'mini-ViT-L-14-seed1')
+    >>> rows_of_seeds(setup, **data, readings=Readings(tau=0.03))[0]
+    {}
     """
     found = {}
     for seed, (base, safe) in setup.seeds.items():
@@ -168,6 +214,14 @@ def make_study(name: str, model: str, *, output: str | Path = "studies", progres
     ------
     UwmError
         If there is no such study, the model has none of it, or the file cannot be written.
+
+    Examples
+    --------
+    >>> from uwmlib.studies import make_study
+    >>> make_study("table1", "mini-CoCa")
+    Traceback (most recent call last):
+    ...
+    uwmlib.errors.UwmError: There is no Safe-CLIP of 'mini-CoCa': study ...
     """
     run = STUDIES[known(name, STUDIES, "study")]
     path = check_output(study_path(name, model, folder=output))

@@ -27,6 +27,12 @@ class Readings:
         Reading of the score.
     baseline_reading : "released" or "paper"
         Of the gradient baselines.
+
+    Examples
+    --------
+    >>> from uwmlib.studies import Readings
+    >>> Readings(tau=0.05).variant
+    'released'
     """
 
     tau: float = 0.02
@@ -42,6 +48,17 @@ def choose_uwm(study: EqualKnowledge) -> tuple[Choice, tuple[str, float] | None]
     -------
     Choice, (str, float) or None
         The second is the method of the study and its strength; None where the base is kept.
+
+    Examples
+    --------
+    >>> from uwmlib.manifests import manifest_path
+    >>> from uwmlib.studies import choose_uwm
+    >>> from uwmlib.studies.controlled import load_equal_knowledge
+    >>> folder = manifest_path("studies", "equal_knowledge")
+    >>> study, _ = load_equal_knowledge(folder / "mini-ViT-B-32.safetensors")
+    >>> choice, place = choose_uwm(study)
+    >>> choice.name, place
+    ('UWM printed, tau = 0.04', ('UWM printed', 0.04))
     """
     places = {
         f"{name}, tau = {strength:g}": (name, strength)
