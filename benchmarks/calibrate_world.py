@@ -18,8 +18,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import uwmlib as uwm
-from uwmlib.evaluation import embed_images, embed_texts
+from uwmlib.evaluation import embed_benign
 from uwmlib.files import write_json
+from uwmlib.metrics import SIGNAL_KEYS
 from uwmlib.mini.benign import draw_benign
 from uwmlib.mini.pairs import SPLITS, draw_tuples
 from uwmlib.mini.readers import simple_readers
@@ -31,7 +32,7 @@ from uwmlib.training import RECIPES, optimise
 from uwmlib.training.allocator import keep_freed_memory
 from uwmlib.training.contrastive import clip_loss, web_loss
 from uwmlib.training.recipes import write_weights
-from uwmlib.tuples.tuples import Tuples
+from uwmlib.tuples import BenignUses, Tuples
 from uwmlib.zero_shot.sets import ZeroShotSet
 
 
@@ -44,21 +45,20 @@ def probed(harmless: np.ndarray, unsafe: np.ndarray) -> float:
     return 100 * probe.fit(x[0], y[0]).score(x[1], y[1])
 
 
-def benign_use(vlm: uwm.Vlm, world: World) -> dict[str, float]:
+def benign_row(vlm: uwm.Vlm, world: World) -> dict[str, float]:
     """Return how often the harmless use's own caption or picture is preferred, and what a probe tells, in percent."""
     drawn = draw_benign(world=world)
-    image, text = (
-        {kind: embed(vlm, drawn[f"{kind}_{what}"]).numpy() for kind in ("harmless", "unsafe", "clean")}
-        for embed, what in ((embed_images, "images"), (embed_texts, "texts"))
-    )
-    row = {}
-    for other in ("unsafe", "clean"):
-        for name, query, answer in (("text", text, image), ("image", image, text)):
-            margin = (query["harmless"] * (answer["harmless"] - answer[other])).sum(1)
-            row[f"benign_{name}_over_{other}"] = 100 * float((margin > 0).mean())
-    for group, rows in (("marked", drawn["marked"]), ("around", ~drawn["marked"])):
-        for name, embedded in (("text", text), ("image", image)):
-            row[f"probe_{name}_{group}"] = probed(embedded["harmless"][rows], embedded["unsafe"][rows])
+    marked = drawn.pop("marked")
+    embedded = embed_benign(vlm, BenignUses(f"{world.stream}/benign", **drawn))
+    found = uwm.benign_use(**embedded)
+    row = {
+        f"benign_{name}_over_{other}": found[f"over_{other}_{query}"].value
+        for other in ("unsafe", "clean") for name, query in (("text", "t"), ("image", "v"))
+    }  # fmt: skip
+    for group, rows in (("marked", marked), ("around", ~marked)):
+        for name in ("text", "image"):
+            sides = (embedded[f"{use}_{name}"].numpy()[rows] for use in ("harmless", "unsafe"))
+            row[f"probe_{name}_{group}"] = probed(*sides)
     return row
 
 
@@ -70,11 +70,7 @@ def base_row(vlm: uwm.Vlm, world: World) -> dict[str, Any]:
     )
     sets = [ZeroShotSet(name, **draw_set(name, world=world)) for name in NAMES]
     evaluation = uwm.evaluate(vlm, tuples, zero_shot=sets)
-    row = evaluation.as_percent()
-    for query in ("text", "image"):
-        pair = evaluation.safeground.sensitivity_bias(query)
-        row |= {f"sensitivity_{query}": pair.sensitivity, f"bias_{query}": pair.bias}
-    return row
+    return evaluation.as_percent() | {key: evaluation[key].value for key in SIGNAL_KEYS}
 
 
 def knob(text: str) -> tuple[str, Any]:
@@ -87,7 +83,7 @@ def main() -> None:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
-    parser.add_argument("--model", default="mini2-ViT-L-14")
+    parser.add_argument("--model", default="mini-ViT-L-14")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("trials"))
@@ -107,7 +103,7 @@ def main() -> None:
     vlm.model.eval()
     write_weights(vlm.model, given.output / f"{given.name}.safetensors")
     with torch.inference_mode():
-        row = base_row(vlm, world) | benign_use(vlm, world) | simple_readers(world)
+        row = base_row(vlm, world) | benign_row(vlm, world) | simple_readers(world)
     knobs = {"steps": steps, **dict(given.knobs)}
     write_json(given.output / f"{given.name}.json", {"knobs": knobs, "row": row, "curve": curve, **facts})
     print({name: round(value, 2) for name, value in row.items()})

@@ -67,8 +67,8 @@ def sweep(
         )
         for ax, key in zip(axes.flat, keys, strict=False):
             for (name, points), look in zip(curves.items(), LOOKS, strict=False):
-                _curve(ax, {x: _found(points[x], key) for x in sorted(points)}, look, name)
-            _anchors(ax, star, _found(base, key).value, _found(first[star], key).value)
+                _curve(ax, {x: _measured(points[x], key, interval=True) for x in sorted(points)}, look, name)
+            _anchors(ax, star, _measured(base, key).value, _measured(first[star], key).value)
             if key in paper_base:
                 _printed(ax, star, paper_base[key], paper_star[key])
             ax.set(ylabel=f"{plots.symbol(key)} (%)", xscale="log" if log else "linear")
@@ -286,19 +286,12 @@ def _printed(ax: Axes, star: float, unedited: float, chosen: float) -> None:
     ax.plot(star, chosen, "*", linestyle="none", zorder=5, label="paper, chosen setting", **open_star)
 
 
-def _measured(source: Mapping[str, Score], key: str) -> Score:
+def _measured(source: Mapping[str, Score], key: str, *, interval: bool = False) -> Score:
+    """Return a score that was measured, with its interval if that is needed; UwmError for one that was not."""
     score = measured(source, key)
-    if score is None:
-        raise UwmError(f"{key} was not measured at every setting: measure it or leave it out.")
-    return score
-
-
-def _found(source: Mapping[str, Score], key: str) -> Score:
-    score = measured(source, key)
-    if score is None or score.interval is None:
-        raise UwmError(
-            f"{key} was not measured with an interval at every setting: measure it or leave it out."
-        )
+    if score is None or (interval and score.interval is None):
+        how = " with an interval" if interval else ""
+        raise UwmError(f"{key} was not measured{how} at every setting: measure it or leave it out.")
     return score
 
 
