@@ -2,6 +2,7 @@ from .cache import Cache
 from .editing import Scores, WeightEdit, gradient_scores, score
 from .errors import UwmError
 from .evaluation import Evaluation, embed_tuples, evaluate
+from .methods import safe_shift
 from .metrics import benign_use, compare, retrieval, safeground
 from .models import Vlm, load_model
 from .parameters import check_run, checked_parameters
@@ -35,6 +36,7 @@ __all__ = [
     "profile",
     "profile_of",
     "retrieval",
+    "safe_shift",
     "safeground",
     "score",
     "zero_shot_set",

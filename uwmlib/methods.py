@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from uwmlib.comparison import edit_that_keeps
 from uwmlib.editing import (
     Scores,
     WeightEdit,
+    fit_safe_shift,
     gradient_scores,
     score,
     select_magnitude,
@@ -23,14 +25,16 @@ from uwmlib.editing.controls import REVERSIBLE
 from uwmlib.editing.gradients import VARIANTS as READINGS
 from uwmlib.editing.saliency import VARIANTS
 from uwmlib.models.vlm import Vlm
+from uwmlib.options import finite_number
 from uwmlib.tuples import Tuples
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Method", "safe_shift"]
 
 Kinds = str | Sequence[str] | None
 # What methods that score weights take besides variants.
 SCORED = ("text", "vision", "tau", "alpha", "rule")
 TAU = 0.02  #: the paper's
+SHIFTS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  #: strengths of a safe shift among which one is looked for
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,57 @@ def _by_gradient(
     return scores.select(**options)
 
 
+def _by_shift(vlm: Vlm, tuples: Tuples, *, alpha: float = 1.0) -> WeightEdit:
+    return fit_safe_shift(vlm, tuples).edit(alpha)
+
+
+def safe_shift(
+    vlm: Vlm, tuples: Tuples, *, validation: Tuples, keep: float = 0.95, progress: bool = True, **options: Any
+) -> WeightEdit:
+    """Return the strongest safe shift that keeps a share of the model's knowledge.
+
+    Parameters
+    ----------
+    vlm : Vlm
+        As it was before afterwards.
+    tuples : Tuples
+        To fit the shift on (`uwmlib.editing.fit_safe_shift`).
+    validation : Tuples
+        To find its strength on, of any split but "test".
+    keep : float in (0, 1)
+        Share of the base's knowledge: mean recall@1 of safe pairs.
+    progress : bool
+        Of the fit.
+    **options
+        Of `uwmlib.comparison.edit_that_keeps`.
+
+    Returns
+    -------
+    WeightEdit
+        Of one bias an encoder.
+
+    Raises
+    ------
+    UwmError
+        As `fit_safe_shift` and `edit_that_keeps`.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> fit = uwm.load_tuples("mini-visu", split="train", n=100)
+    >>> validation = uwm.load_tuples("mini-visu", split="validation", n=100)
+    >>> edit = uwm.safe_shift(
+    ...     vlm, fit, validation=validation, keep=0.8, tolerance=3, progress=False
+    ... )
+    >>> edit.n_weights  # two biases, of 96 and 128
+    224
+    """
+    fitted = fit_safe_shift(vlm, tuples, progress=progress)
+    options = {"strengths": SHIFTS} | options
+    return edit_that_keeps(vlm, fitted.edit, 100 * finite_number(keep, "keep"), validation, **options)
+
+
 METHODS = {
     "uwm": Method(
         "the paper's: weights by their ratio score, negated", partial(_by_ratio, select=Scores.select),
@@ -104,6 +159,7 @@ METHODS = {
         "weights by the gradient of G-Safe-CLIP's loss, pruned", partial(_by_gradient, loss="g-safe-clip"),
         variants=READINGS,
     ),
+    "safe-shift": Method("one vector an encoder that leans every query to the safe side", _by_shift, ("alpha",)),
     "random": Method(
         "control: weights drawn at random, negated", partial(_untaught, select=select_random),
         ("text", "vision", "tau", "alpha", "seed"),

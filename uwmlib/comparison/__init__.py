@@ -5,7 +5,12 @@ from __future__ import annotations
 from uwmlib.comparison.choice import LEAST_KEPT, Choice, choose_on_validation
 from uwmlib.comparison.controls import with_controls
 from uwmlib.comparison.differences import difference_table, setting_difference
-from uwmlib.comparison.equal_knowledge import AtKnowledge, at_knowledge, knowledge_table
+from uwmlib.comparison.equal_knowledge import (
+    AtKnowledge,
+    at_knowledge,
+    edit_that_keeps,
+    knowledge_table,
+)
 from uwmlib.comparison.seeds import score_over_seeds
 from uwmlib.comparison.settings import Setting, evaluate_edits
 from uwmlib.comparison.strengths import STRENGTHS, evaluate_strengths
@@ -19,6 +24,7 @@ __all__ = [
     "at_knowledge",
     "choose_on_validation",
     "difference_table",
+    "edit_that_keeps",
     "evaluate_edits",
     "evaluate_strengths",
     "knowledge_table",

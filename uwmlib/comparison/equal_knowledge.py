@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -12,7 +12,10 @@ import pandas as pd
 
 from uwmlib.comparison.controls import EditAt
 from uwmlib.comparison.settings import Setting, evaluate_edits, refuse_test, require_settings
+from uwmlib.comparison.strengths import STRENGTHS, evaluate_strengths
+from uwmlib.editing import WeightEdit
 from uwmlib.errors import UwmError
+from uwmlib.evaluation import evaluate
 from uwmlib.models.vlm import Vlm
 from uwmlib.options import finite_number, whole_number
 from uwmlib.tuples.tuples import Tuples
@@ -143,6 +146,68 @@ def at_knowledge(
     best = min(near, key=lambda strength: (abs(_kept(near[strength]) - share), strength))
     how = f", the nearest of {len(near)} edits tried" if surplus(best) else ""
     return AtKnowledge(share, best, near[best], f"keeps {_kept(near[best]):.1f}% at {best:g}{how}")
+
+
+def edit_that_keeps(
+    vlm: Vlm,
+    method: Callable[[float], WeightEdit],
+    share: float,
+    tuples: Tuples,
+    *,
+    strengths: Iterable[float] = STRENGTHS,
+    **options: Any,
+) -> WeightEdit:
+    """Return the edit of a method at the strength that keeps a share of the base's knowledge.
+
+    Parameters
+    ----------
+    vlm : Vlm
+        As it was before afterwards.
+    method : callable (float) -> WeightEdit
+        Such as `lambda tau: scores.select(tau=tau)`, or the `edit` of a `SafeShift`.
+    share : float in (0, 100)
+    tuples : Tuples
+        Of the split "validation", or of any but "test".
+    strengths : iterable of float
+        Of the sweep in which the strength is looked for; it ends behind the first that keeps less.
+    **options
+        Of `at_knowledge` and `evaluate`.
+
+    Returns
+    -------
+    WeightEdit
+
+    Raises
+    ------
+    UwmError
+        If there is no such strength, and as `evaluate_strengths` and `at_knowledge`.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> from uwmlib.comparison import edit_that_keeps
+    >>> from uwmlib.editing import select_magnitude
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> tuples = uwm.load_tuples("mini-visu", split="validation", n=100)
+    >>> edit = edit_that_keeps(
+    ...     vlm,
+    ...     lambda tau: select_magnitude(vlm, tau=tau),
+    ...     80,
+    ...     tuples,
+    ...     strengths=[0.01, 0.64],
+    ...     tolerance=3,
+    ... )
+    >>> 0.01 < edit.description["tau"] < 0.64
+    True
+    """
+    search = {key: options.pop(key) for key in ("tolerance", "steps") if key in options}
+    base = evaluate(vlm, tuples, **options)
+    sweep = {"base": base, "strengths": strengths, "least_kept": finite_number(share, "share")}
+    points = evaluate_strengths(vlm, method, tuples, **sweep, **options)
+    found = at_knowledge(vlm, method, share, tuples, points=points, **search, **options)
+    if found.strength is None:
+        raise UwmError(f"{found.reason}: ask for another share, or look among other strengths.")
+    return method(found.strength)
 
 
 def knowledge_table(found: Mapping[str, AtKnowledge], test: Mapping[str, Setting]) -> pd.DataFrame:

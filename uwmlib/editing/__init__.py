@@ -9,6 +9,7 @@ from uwmlib.editing.controls import random_like, select_magnitude, select_random
 from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
 from uwmlib.editing.rescaling import rescaling_edit
+from uwmlib.editing.safe_shift import SafeShift, fit_safe_shift
 from uwmlib.editing.saliency import PairSums, combine, emitted, received, token_statistics
 from uwmlib.editing.scores import Scores
 from uwmlib.editing.selection import select_adaptive, select_fixed, select_positive
@@ -22,6 +23,7 @@ __all__ = [
     "Gates",
     "GradientScores",
     "PairSums",
+    "SafeShift",
     "Scaling",
     "Scores",
     "WeightEdit",
@@ -29,6 +31,7 @@ __all__ = [
     "combine",
     "delta_edit",
     "emitted",
+    "fit_safe_shift",
     "g_safe_clip_loss",
     "g_unsafe_loss",
     "gate_edit",

@@ -149,6 +149,15 @@ def shift_edit(vlm: Vlm, encoder: str, shift: torch.Tensor) -> WeightEdit:
     return delta_edit(vlm, encoder, {name: delta.float()}, description=facts)
 
 
+def nearest_shift(vlm: Vlm, encoder: str, shift: torch.Tensor) -> torch.Tensor:
+    """Return the vector nearest to `shift` that `shift_edit` can add, [D]: itself where the projection spans all."""
+    _, projection = find_head(vlm.model, known(encoder, ENCODERS, "encoder"))
+    if projection is None:
+        return shift
+    matrix = projection.double().cpu()
+    return shift.double().cpu() @ torch.linalg.pinv(matrix, rtol=_RANK) @ matrix
+
+
 def residual_shift_edit(vlm: Vlm, encoder: str, layer: int, shift: torch.Tensor) -> WeightEdit:
     """Add one vector to the residual stream behind a block, at every token.
 

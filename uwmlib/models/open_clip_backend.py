@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -62,7 +63,7 @@ def wrap(
         tokenizer=tokenizer,
         mask_rule=family_of(model).mask_rule(model, tokenizer),
         pixels=Pixels(size, tuple(mean), tuple(std), transform),
-        # CoCa's methods normalise already, the others' do not; Vlm normalises them all.
-        image_features=model.encode_image,
-        text_features=model.encode_text,
+        # CoCa's methods would normalise by default, the others' do not.
+        image_features=partial(model.encode_image, normalize=False),
+        text_features=partial(model.encode_text, normalize=False),
     )

@@ -255,6 +255,10 @@ class Vlm:
         Tensor, shape [B, D]
             Of unit length. Gradients flow unless the caller switches them off.
         """
+        return F.normalize(self.image_features(pixels), dim=-1)
+
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return what `encode_image` makes unit vectors of, [B, D]: where an edit of the embedding adds."""
         height, width = self.pixels.size
         if not isinstance(pixels, torch.Tensor):
             raise UwmError(f"Pixels must be a tensor, not {type(pixels).__name__}: use preprocess first.")
@@ -263,7 +267,7 @@ class Vlm:
                 f"Pixels must be floats [B, 3, {height}, {width}], not {pixels.dtype} {list(pixels.shape)}: "
                 f"use preprocess first."
             )
-        return F.normalize(self._image_features(pixels.to(self.device, self.dtype)), dim=-1)
+        return self._image_features(pixels.to(self.device, self.dtype))
 
     def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
         """Embed captions.
@@ -278,8 +282,12 @@ class Vlm:
         Tensor, shape [B, D]
             Of unit length. Gradients flow unless the caller switches them off.
         """
+        return F.normalize(self.text_features(tokens), dim=-1)
+
+    def text_features(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return what `encode_text` makes unit vectors of, [B, D]."""
         _check_tokens(tokens)
-        return F.normalize(self._text_features(tokens.to(self.device)), dim=-1)
+        return self._text_features(tokens.to(self.device))
 
     def sites(
         self,
