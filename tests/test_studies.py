@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -210,16 +209,15 @@ def test_uwm_is_chosen_among_both_readings_by_the_rule(study):
 
 @pytest.fixture
 def own_folder(tmp_path, monkeypatch):
-    """Shipped data of the test's own: the models' manifest, and an empty folder of studies."""
+    """Shipped data of the test's own: an empty folder of studies."""
     (tmp_path / "studies").mkdir()
-    (tmp_path / "models.json").write_text((manifests_dir() / "models.json").read_text())
     monkeypatch.setattr(shipped, "manifests_dir", lambda: tmp_path)
     return tmp_path
 
 
 def test_a_shipped_study_is_read_only_where_it_rests_on_what_is_asked(own_folder, asked, study, monkeypatch):
     scores, parts = asked
-    facts = shipped._rests_on(scores, parts["validation"], parts["test"], None, [], PLAN)
+    facts = shipped._rests_on(scores, **parts)
     path = shipped.study_path("equal-knowledge", scores.vlm.name)
     controlled.save_equal_knowledge(path, study, facts=facts)
     monkeypatch.setattr(shipped, "measure_equal_knowledge", lambda *args, **options: "measured")
@@ -240,7 +238,7 @@ def test_studies_of_other_seeds_are_read_only_where_they_rest_on_the_same(
     setup, others = uwm.profile("mini"), {"mini-ViT-L-14-seed1": tiny_clip(seed=1)}
     monkeypatch.setattr(shipped, "load_model", others.get)
     assert studies.equal_knowledge_of_seeds(setup, scores, **parts) == {}
-    facts = shipped._rests_on(scores, parts["validation"], parts["test"], None, [], PLAN)
+    facts = shipped._rests_on(scores, **parts)
     path = shipped.study_path("equal-knowledge", "mini-ViT-L-14-seed1")
     controlled.save_equal_knowledge(path, study, facts=facts)
     assert studies.equal_knowledge_of_seeds(setup, scores, **parts) == {}  # of another model's weights
@@ -252,7 +250,7 @@ def test_studies_of_other_seeds_are_read_only_where_they_rest_on_the_same(
     assert studies.equal_knowledge_of_seeds(setup, scores, **fewer) == {}
 
 
-def test_rows_of_other_seeds_are_read_only_under_the_same_readings(own_folder):
+def test_rows_of_other_seeds_are_read_only_under_the_same_readings(own_folder, monkeypatch):
     setup, tuples, readings = uwm.profile("mini"), tiny_tuples(6), studies.Readings()
     data = {"calibration": tuples, "validation": tuples, "test": tuples}
     found, why = studies.rows_of_seeds(setup, **data, readings=readings)
@@ -265,14 +263,9 @@ def test_rows_of_other_seeds_are_read_only_under_the_same_readings(own_folder):
     assert list(found) == [2] and list(found[2]) == ["CLIP"] and models[0] in source
     assert studies.rows_of_seeds(setup, **data, readings=replace(readings, tau=0.1))[0] == {}
     assert studies.rows_of_seeds(setup, **data | {"test": tiny_tuples(5)}, readings=readings)[0] == {}
-    manifest = own_folder / "models.json"
-    entries = json.loads(manifest.read_text())
-    entries[models[1]] = {"sha256": "another training"}
-    manifest.write_text(json.dumps(entries))
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patch:
-        patch.setattr(shipped, "manifest_path", own_folder.joinpath)
-        assert studies.rows_of_seeds(setup, **data, readings=readings)[0] == {}
+    entries = mini_models() | {models[1]: {"sha256": "another training"}}
+    monkeypatch.setattr(shipped, "mini_models", lambda: entries)
+    assert studies.rows_of_seeds(setup, **data, readings=readings)[0] == {}
 
 
 def test_another_base_has_no_other_seeds():

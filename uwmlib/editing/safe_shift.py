@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from uwmlib.editing.shifts import nearest_shift, shift_edit
+from uwmlib.editing.shifts import shift_edit
 from uwmlib.editing.weight_edit import WeightEdit
 from uwmlib.errors import UwmError
 from uwmlib.models.vlm import Vlm, require_vlm
@@ -85,8 +85,8 @@ class SafeShift:
         for encoder, strength in given.items():
             known(encoder, self.directions, "fitted encoder")
             length = finite_number(strength, "alpha") * self.lengths[encoder]
-            wanted = nearest_shift(self.vlm, encoder, length * self.directions[encoder])
-            changes |= shift_edit(self.vlm, encoder, wanted).changes
+            wanted = length * self.directions[encoder]
+            changes |= shift_edit(self.vlm, encoder, wanted, nearest=True).changes
         if not changes:
             raise UwmError("alpha names no encoder: give a number, or one for an encoder.")
         return WeightEdit(

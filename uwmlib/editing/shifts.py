@@ -90,7 +90,7 @@ def delta_edit(
     return WeightEdit(changes, facts)
 
 
-def shift_edit(vlm: Vlm, encoder: str, shift: torch.Tensor) -> WeightEdit:
+def shift_edit(vlm: Vlm, encoder: str, shift: torch.Tensor, *, nearest: bool = False) -> WeightEdit:
     """Add one vector to every embedding of an encoder, before it is made a unit vector.
 
     The vector s goes into the last bias b before the embedding: b + s P^+, with P the linear map behind it and P^+
@@ -102,6 +102,8 @@ def shift_edit(vlm: Vlm, encoder: str, shift: torch.Tensor) -> WeightEdit:
     encoder : "text" or "vision"
     shift : FloatTensor, shape [D]
         In units of the embedding before normalisation, whose length is not 1.
+    nearest : bool
+        Add the nearest vector within reach in place of refusing one that is not.
 
     Returns
     -------
@@ -140,22 +142,13 @@ def shift_edit(vlm: Vlm, encoder: str, shift: torch.Tensor) -> WeightEdit:
         matrix = projection.double()
         delta = delta @ torch.linalg.pinv(matrix, rtol=_RANK)  # [D] x [D, width]
         missed = (delta @ matrix - wanted).norm()
-        if missed > _REACHED * wanted.norm():
+        if not nearest and missed > _REACHED * wanted.norm():
             raise UwmError(
                 f"The {encoder} encoder of {vlm.name} cannot reach this shift (its projection {list(matrix.shape)} "
                 f"misses {float(missed / wanted.norm()):.0%} of it): shift along directions that it spans."
             )
     facts = {"method": "shift", "encoder": encoder}
     return delta_edit(vlm, encoder, {name: delta.float()}, description=facts)
-
-
-def nearest_shift(vlm: Vlm, encoder: str, shift: torch.Tensor) -> torch.Tensor:
-    """Return the vector nearest to `shift` that `shift_edit` can add, [D]: itself where the projection spans all."""
-    _, projection = find_head(vlm.model, known(encoder, ENCODERS, "encoder"))
-    if projection is None:
-        return shift
-    matrix = projection.double().cpu()
-    return shift.double().cpu() @ torch.linalg.pinv(matrix, rtol=_RANK) @ matrix
 
 
 def residual_shift_edit(vlm: Vlm, encoder: str, layer: int, shift: torch.Tensor) -> WeightEdit:

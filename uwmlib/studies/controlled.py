@@ -110,10 +110,12 @@ class EqualKnowledge:
     @property
     def marked(self) -> dict[str, list[Setting]]:
         """Method -> its settings at the shares, on the validation tuples: the marks of a figure."""
-        rows = {
-            name: [self.found[row] for row in self.found if method_of(row) == name] for name in self.curves
+        return {
+            name: [
+                each.setting for row, each in self.found.items() if method_of(row) == name and each.setting
+            ]
+            for name in self.curves
         }
-        return {name: [each.setting for each in found if each.setting] for name, found in rows.items()}
 
     def pairs(self, own: Sequence[str] = ("UWM", "UWM printed")) -> list[tuple[str, str]]:
         """Return every row of `own` beside every control at the same share, for `difference_table`."""

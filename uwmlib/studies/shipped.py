@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from uwmlib.cache import Cache
 from uwmlib.editing import Scores, score
 from uwmlib.errors import UwmError
 from uwmlib.evaluation import Evaluation
-from uwmlib.manifests import manifest_path, manifests_dir
+from uwmlib.manifests import manifests_dir
 from uwmlib.models import Vlm, load_model
+from uwmlib.models.mini import mini_models
 from uwmlib.models.pixels import image_digest
 from uwmlib.options import ENCODERS, known
 from uwmlib.outputs import check_output
@@ -85,18 +85,19 @@ def equal_knowledge(
     >>> source
     'Measured in this run.'
     """
-    sets = list(zero_shot)
-    wanted = _rests_on(scores, validation, test, benign, sets, plan)
-    path = study_path("equal-knowledge", scores.vlm.name)
-    if path.is_file():
-        study, found = load_equal_knowledge(path)
-        if found == wanted:
-            return (
-                study,
-                f"Read from {_place(path)}: `uwm study equal-knowledge {scores.vlm.name}` makes it again.",
-            )
-    parts = {"validation": validation, "test": test, "benign": benign, "zero_shot": sets, "plan": plan}
-    return measure_equal_knowledge(scores, **parts, **options), "Measured in this run."
+    parts = {
+        "validation": validation,
+        "test": test,
+        "benign": benign,
+        "zero_shot": list(zero_shot),
+        "plan": plan,
+    }
+    name = scores.vlm.name
+    study = _shipped("equal-knowledge", name, load_equal_knowledge, lambda: _rests_on(scores, **parts))
+    if study is None:
+        return measure_equal_knowledge(scores, **parts, **options), "Measured in this run."
+    place = _place(study_path("equal-knowledge", name))
+    return study, f"Read from {place}: `uwm study equal-knowledge {name}` makes it again."
 
 
 def equal_knowledge_of_seeds(
@@ -133,14 +134,16 @@ def equal_knowledge_of_seeds(
     >>> equal_knowledge_of_seeds(setup, scores, **few)
     {}
     """
-    wanted = _rests_on(scores, validation, test, benign, list(zero_shot), plan)
-    found = {}
+    parts = {"validation": validation, "test": test, "benign": benign, "zero_shot": zero_shot, "plan": plan}
+    wanted, found = _rests_on(scores, **parts), {}
     for seed, (base, _) in setup.seeds.items():
-        path = study_path("equal-knowledge", base)
-        if path.is_file():
-            study, facts = load_equal_knowledge(path)
-            if facts == wanted | {"model": _model_facts(load_model(base))}:
-                found[seed] = study
+
+        def of_base(base: str = base) -> dict[str, Any]:
+            return wanted | {"model": _model_facts(load_model(base))}
+
+        study = _shipped("equal-knowledge", base, load_equal_knowledge, of_base)
+        if study is not None:
+            found[seed] = study
     return found
 
 
@@ -178,12 +181,10 @@ def rows_of_seeds(
     """
     found = {}
     for seed, (base, safe) in setup.seeds.items():
-        path = study_path("table1", base)
         wanted = _rows_rest_on((base, safe), calibration, validation, test, readings)
-        if path.is_file():
-            rows, facts = load_evaluations(path)
-            if facts == wanted:
-                found[seed] = rows
+        rows = _shipped("table1", base, load_evaluations, lambda wanted=wanted: wanted)
+        if rows is not None:
+            found[seed] = rows
     if not found:
         return {}, "Verdicts are of this base alone: no rows of other seeds rest on these settings and data."
     names = " and ".join(setup.seeds[seed][0] for seed in found)
@@ -232,7 +233,7 @@ def make_study(name: str, model: str, *, output: str | Path = "studies", progres
         bases = ", ".join(base for base, _ in pairs.values())
         raise UwmError(f"There is no Safe-CLIP of {model!r}: study table1 on one of {bases}.")
     started = time.perf_counter()
-    run(profile("mini", base_model=model, safe_model=safe or model), path, progress)
+    run(profile("mini", base_model=model, safe_model=safe or model), path, progress=progress, cache=Cache(""))
     print(f"{name} of {model}: {(time.perf_counter() - started) / 60:.1f} minutes")
     return path
 
@@ -247,51 +248,60 @@ def _place(path: Path) -> str:
     return path.relative_to(manifests_dir().parent).as_posix()
 
 
-def _equal_knowledge(setup: Profile, path: Path, progress: bool) -> None:
-    options = {"progress": progress, "cache": Cache("")}
-    test, validation = setup.load_tuples("test"), setup.load_tuples("validation")
+def _shipped(
+    name: str, model: str, load: Callable[[Path], tuple[Any, Any]], wanted: Callable[[], dict[str, Any]]
+) -> Any | None:
+    """Return what a shipped file holds; None where there is none, or it rests on something else than is wanted."""
+    path = study_path(name, model)
+    if not path.is_file():
+        return None
+    held, facts = load(path)
+    return held if facts == wanted() else None
+
+
+def _loaded(setup: Profile, **options: Any) -> tuple[Scores, Tuples, dict[str, Any]]:
+    """Return scores, the tuples that they were calibrated on, and what the study at equal knowledge measures on."""
     calibration = setup.load_tuples("train", n=N_CALIBRATION)
-    scores = score(setup.load_base(), calibration, **options)
-    benign, sets = setup.load_benign(n=N_BENIGN), list(setup.load_zero_shot().values())
-    parts = {"validation": validation, "test": test, "benign": benign, "zero_shot": sets}
+    parts = {
+        "validation": setup.load_tuples("validation"), "test": setup.load_tuples("test"),
+        "benign": setup.load_benign(n=N_BENIGN), "zero_shot": list(setup.load_zero_shot().values()),
+    }  # fmt: skip
+    return score(setup.load_base(), calibration, **options), calibration, parts
+
+
+def _equal_knowledge(setup: Profile, path: Path, **options: Any) -> None:
+    scores, _, parts = _loaded(setup, **options)
     study = measure_equal_knowledge(scores, **parts, **options)
-    save_equal_knowledge(path, study, facts=_rests_on(scores, validation, test, benign, sets, PLAN))
+    save_equal_knowledge(path, study, facts=_rests_on(scores, **parts))
 
 
-def _table1(setup: Profile, path: Path, progress: bool) -> None:
-    options, readings = {"progress": progress, "cache": Cache("")}, Readings()
-    test, validation = setup.load_tuples("test"), setup.load_tuples("validation")
-    calibration = setup.load_tuples("train", n=N_CALIBRATION)
-    scores = score(setup.load_base(), calibration, **options)
-    sets = list(setup.load_zero_shot().values())
-    study, source = equal_knowledge(
-        scores,
-        validation=validation,
-        test=test,
-        benign=setup.load_benign(n=N_BENIGN),
-        zero_shot=sets,
-        **options,
-    )
+def _table1(setup: Profile, path: Path, **options: Any) -> None:
+    readings = Readings()
+    scores, calibration, parts = _loaded(setup, **options)
+    study, source = equal_knowledge(scores, **parts, **options)
     print(source)
     edits = edits_of_table1(scores, calibration, study, readings=readings, **options)
-    parts = {"zero_shot": sets, "benign": setup.load_benign(), "others": {"Safe-CLIP": setup.load_safe()}}
-    rows = measure_rows(scores.vlm, edits, test, **parts, **options)
+    options |= {"zero_shot": parts["zero_shot"], "benign": setup.load_benign()}
+    rows = measure_rows(scores.vlm, edits, parts["test"], others={"Safe-CLIP": setup.load_safe()}, **options)
     names = (setup.base_model, setup.safe_model)
-    save_evaluations(path, rows, facts=_rows_rest_on(names, calibration, validation, test, readings))
+    save_evaluations(
+        path, rows, facts=_rows_rest_on(names, calibration, parts["validation"], parts["test"], readings)
+    )
 
 
-STUDIES: dict[str, Callable[[Profile, Path, bool], None]] = {
+STUDIES: dict[str, Callable[..., None]] = {
     "equal-knowledge": _equal_knowledge, "table1": _table1,
 }  # fmt: skip
 
 
 def _rests_on(
     scores: Scores,
+    *,
     validation: Tuples,
     test: Tuples,
-    benign: BenignUses | None,
-    sets: list[ZeroShotSet],
-    plan: Plan,
+    benign: BenignUses | None = None,
+    zero_shot: Iterable[ZeroShotSet] = (),
+    plan: Plan = PLAN,
 ) -> dict[str, Any]:
     """Return all that the study at equal knowledge depends on, the library's code apart."""
     return {
@@ -299,7 +309,7 @@ def _rests_on(
         "sites": [site.name for site in scores.sites], "calibration": scores.provenance["tuples"],
         "validation": validation.fingerprint, "test": test.fingerprint,
         "benign": benign.fingerprint if benign is not None else None,
-        "zero_shot": {data.name: image_digest(data.images).hex() for data in sets}, "plan": plan.facts(),
+        "zero_shot": {data.name: image_digest(data.images).hex() for data in zero_shot}, "plan": plan.facts(),
     }  # fmt: skip
 
 
@@ -311,7 +321,7 @@ def _rows_rest_on(
     models: Iterable[str], calibration: Tuples, validation: Tuples, test: Tuples, readings: Readings
 ) -> dict[str, Any]:
     """Return all that rows of Table 1 depend on, the library's code apart."""
-    entries: Mapping[str, Any] = json.loads(manifest_path("models.json").read_text(encoding="utf-8"))
+    entries = mini_models()
     return {
         "models": {name: entries.get(name, {}).get("sha256") for name in models}, "readings": asdict(readings),
         "calibration": calibration.fingerprint, "validation": validation.fingerprint, "test": test.fingerprint,
