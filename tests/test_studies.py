@@ -11,6 +11,7 @@ from tiny_models import tiny_clip, tiny_tuples
 
 import uwmlib as uwm
 from uwmlib import studies
+from uwmlib.comparison import choose_on_validation
 from uwmlib.errors import UwmError
 from uwmlib.files import load_tensors, save_tensors
 from uwmlib.manifests import manifests_dir
@@ -132,7 +133,8 @@ def asked():
 @pytest.fixture(scope="module")
 def study(asked):
     scores, parts = asked
-    return studies.measure_equal_knowledge(scores, **parts)
+    methods = studies.methods_compared(scores, PLAN)
+    return studies.measure_equal_knowledge(scores.vlm, methods, **parts)
 
 
 def test_the_study_measures_every_method_where_it_says(asked, study):
@@ -148,6 +150,52 @@ def test_the_study_measures_every_method_where_it_says(asked, study):
             with edit.applied(scores.vlm):
                 assert_same_answers(uwm.evaluate(scores.vlm, parts["test"]), run)
         assert setting.base.split == "test" and study.found[row].setting.base.split == "validation"
+
+
+@pytest.fixture(scope="module")
+def rows(asked):
+    """A study of the rows of Tables 3, 6 and 7, with the plan's tau."""
+    scores, parts = asked
+    plan = replace(PLAN, tau=0.3, shares=(70.0,))
+    methods = studies.scores_compared(scores, plan)
+    return studies.measure_equal_knowledge(scores.vlm, methods, **parts | {"plan": plan})
+
+
+def test_a_plan_with_tau_measures_it_and_the_pick_of_each_curve_on_the_test(asked, rows, study):
+    scores, parts = asked
+    assert list(rows.at_tau) == list(studies.SCORES) and not study.at_tau and not study.picked
+    for name, kind in studies.SCORES.items():
+        strengths = {"at_tau": 0.3, "picked": choose_on_validation(rows.curves[name]).name}
+        for part, strength in strengths.items():
+            if strength is None:
+                assert name not in rows.picked
+                continue
+            with scores.select(tau=strength, **kind).applied(scores.vlm):
+                assert_same_answers(
+                    uwm.evaluate(scores.vlm, parts["test"]), getattr(rows, part)[name].runs[0]
+                )
+
+
+def test_a_saved_study_keeps_what_its_tau_asked_for(tmp_path, rows):
+    controlled.save_equal_knowledge(tmp_path / "rows", rows, facts={})
+    found, _ = controlled.load_equal_knowledge(tmp_path / "rows")
+    for part in controlled.PLAIN:
+        held = getattr(rows, part)
+        assert list(getattr(found, part)) == list(held) and held
+        for name, each in held.items():
+            assert_same_answers(getattr(found, part)[name].runs[0], each.runs[0])
+            assert getattr(found, part)[name].n_weights == each.n_weights
+
+
+def test_the_rows_differ_from_uwm_and_from_each_other(asked):
+    scores, _ = asked
+    edits = {row: method(0.3) for row, method in studies.scores_compared(scores).items()}
+    edits["UWM"] = scores.select(tau=0.3)
+    chosen = {
+        row: tuple(tuple(change.indices.tolist()) for change in edit.changes.values())
+        for row, edit in edits.items()
+    }
+    assert len(set(chosen.values())) == len(chosen)
 
 
 def test_the_printed_reading_is_another_edit(asked):
@@ -293,7 +341,8 @@ def test_what_ships_belongs_to_the_models_on_record(path):
     study, facts = controlled.load_equal_knowledge(path)
     vlm = uwm.load_model(path.stem)
     assert facts["model"] == {encoder: vlm.facts(encoder) for encoder in ("text", "vision")}
-    assert facts["plan"] == studies.PLAN.facts()
+    plan = studies.SCORES_PLAN if path.parent.name == "scores" else studies.PLAN
+    assert facts["plan"] == plan.facts()
     assert (study.base.base.model, study.base.split) == (path.stem, "test")
     validation = uwm.load_tuples("mini-visu", split="validation")
     assert facts["validation"] == validation.fingerprint

@@ -10,7 +10,9 @@ from uwmlib.studies.controlled import (
     methods_compared,
 )
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
+from uwmlib.studies.scores import SCORES, SCORES_PLAN, scores_compared
 from uwmlib.studies.shipped import (
+    COMPARED,
     STUDIES,
     equal_knowledge,
     equal_knowledge_of_seeds,
@@ -20,7 +22,10 @@ from uwmlib.studies.shipped import (
 from uwmlib.studies.table1 import VALIDATED, Readings, choose_uwm
 
 __all__ = [
+    "COMPARED",
     "PLAN",
+    "SCORES",
+    "SCORES_PLAN",
     "STUDIES",
     "VALIDATED",
     "EqualKnowledge",
@@ -35,4 +40,5 @@ __all__ = [
     "methods_compared",
     "rows_of_seeds",
     "save_evaluations",
+    "scores_compared",
 ]

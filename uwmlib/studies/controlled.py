@@ -1,9 +1,9 @@
-"""One model under UWM and its controls at equal knowledge: strengths from validation tuples, then the test."""
+"""One model under several methods at equal knowledge: strengths from validation tuples, then the test."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from typing import Any
 
@@ -12,6 +12,7 @@ from uwmlib.comparison import (
     AtKnowledge,
     Setting,
     at_knowledge,
+    choose_on_validation,
     evaluate_edits,
     evaluate_strengths,
     with_controls,
@@ -19,6 +20,7 @@ from uwmlib.comparison import (
 from uwmlib.comparison.controls import EditAt
 from uwmlib.editing import Scores
 from uwmlib.evaluation import Evaluation, evaluate
+from uwmlib.models.vlm import Vlm
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
 from uwmlib.tuples import BenignUses, Tuples
 from uwmlib.zero_shot import ZeroShotSet
@@ -42,6 +44,9 @@ class Plan:
         Factor of the edited weights.
     seeds : int
         Of random weights.
+    tau : float or None
+        A strength at which every method is measured on the test tuples too, beside the one that its own curve picks
+        (`choose_on_validation`); None for neither.
 
     Examples
     --------
@@ -57,11 +62,14 @@ class Plan:
     steps: int = 4
     alpha: float = -1.0
     seeds: int = 3
+    tau: float | None = None
 
     def facts(self) -> dict[str, Any]:
-        """Return the plan as JSON gives it back."""
+        """Return the plan as JSON gives it back, without a tau that is not asked for."""
         return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+            if value is not None
         }
 
 
@@ -84,6 +92,9 @@ class EqualKnowledge:
         "UWM, 95%" -> the strength that keeps 95% of the validation tuples' knowledge.
     equal : dict of str to Setting
         The same rows on the test tuples; rows without a strength are not in it.
+    at_tau, picked : dict of str to Setting
+        Method -> the test tuples at the plan's tau, and at the strength that its curve picks; empty where the plan has
+        no tau. A method of which no strength keeps enough is not in `picked`.
 
     Examples
     --------
@@ -106,6 +117,8 @@ class EqualKnowledge:
     curves: dict[str, dict[float, Setting]]
     found: dict[str, AtKnowledge]
     equal: dict[str, Setting]
+    at_tau: dict[str, Setting] = field(default_factory=dict)
+    picked: dict[str, Setting] = field(default_factory=dict)
 
     @property
     def marked(self) -> dict[str, list[Setting]]:
@@ -130,12 +143,13 @@ class EqualKnowledge:
 
 
 def method_of(row: str) -> str:
-    """Return the method of a row such as "UWM, 95%"."""
-    return row.rpartition(", ")[0]
+    """Return the method of a row: of "UWM, 95%", and of "UWM" alone, "UWM"."""
+    return row.removesuffix("%").rpartition(", ")[0] if row.endswith("%") else row
 
 
 def measure_equal_knowledge(
-    scores: Scores,
+    vlm: Vlm,
+    methods: Mapping[str, EditAt],
     *,
     validation: Tuples,
     test: Tuples,
@@ -148,8 +162,10 @@ def measure_equal_knowledge(
 
     Parameters
     ----------
-    scores : Scores
-        Of a calibration pass; its model is as it was before afterwards.
+    vlm : Vlm
+        As it was before afterwards.
+    methods : mapping of str to callable (float) -> WeightEdit, or a list of them
+        Such as `methods_compared` returns.
     validation, test : Tuples
     benign : BenignUses, optional
     zero_shot : iterable of ZeroShotSet
@@ -166,21 +182,18 @@ def measure_equal_knowledge(
     Examples
     --------
     >>> import uwmlib as uwm
-    >>> from uwmlib.studies import Plan, measure_equal_knowledge
+    >>> from uwmlib.studies import Plan, measure_equal_knowledge, methods_compared
     >>> vlm = uwm.load_model("mini-ViT-B-32")
     >>> data = {
     ...     split: uwm.load_tuples("mini-visu", split=split, n=20)
     ...     for split in ("train", "validation", "test")
     ... }
-    >>> scores = uwm.score(vlm, data["train"], progress=False)
     >>> quick = Plan(shares=(80,), strengths=(0.02, 0.4), steps=1, seeds=1)
-    >>> study = measure_equal_knowledge(
-    ...     scores, validation=data["validation"], test=data["test"], plan=quick
-    ... )
+    >>> methods = methods_compared(uwm.score(vlm, data.pop("train"), progress=False), quick)
+    >>> study = measure_equal_knowledge(vlm, methods, **data, plan=quick)
     >>> list(study.found)[:2]
     ['UWM, 80%', 'UWM printed, 80%']
     """
-    vlm, methods = scores.vlm, methods_compared(scores, plan)
     unedited = evaluate(vlm, validation, **options)
     sweep = {"base": unedited, "strengths": plan.strengths, "least_kept": plan.least_kept} | options
     curves = {name: evaluate_strengths(vlm, method, validation, **sweep) for name, method in methods.items()}
@@ -192,12 +205,22 @@ def measure_equal_knowledge(
     }
     on_test = options | {"benign": benign, "zero_shot": list(zero_shot)}
     base = evaluate(vlm, test, **on_test)
-    equal = {
-        row: evaluate_edits(vlm, methods[method_of(row)](each.strength), test, base=base, **on_test)
-        for row, each in found.items()
-        if each.strength is not None
-    }
-    return EqualKnowledge(Setting((base,), base), Setting((unedited,), unedited), curves, found, equal)
+
+    def measured(strengths: Mapping[str, float | None]) -> dict[str, Setting]:
+        return {
+            row: evaluate_edits(vlm, methods[method_of(row)](strength), test, base=base, **on_test)
+            for row, strength in strengths.items()
+            if strength is not None
+        }
+
+    at_tau, picked = {}, {}
+    if plan.tau is not None:
+        at_tau = measured(dict.fromkeys(methods, plan.tau))
+        picked = measured({name: choose_on_validation(points).name for name, points in curves.items()})
+    return EqualKnowledge(
+        Setting((base,), base), Setting((unedited,), unedited), curves, found,
+        measured({row: each.strength for row, each in found.items()}), at_tau, picked,
+    )  # fmt: skip
 
 
 def methods_compared(scores: Scores, plan: Plan = PLAN) -> dict[str, EditAt]:
@@ -218,6 +241,9 @@ def methods_compared(scores: Scores, plan: Plan = PLAN) -> dict[str, EditAt]:
     return {"UWM": methods.pop("UWM"), "UWM printed": printed, **methods}
 
 
+PLAIN = ("at_tau", "picked")  #: parts of a study that are settings by method
+
+
 def save_equal_knowledge(path: str | PathLike, study: EqualKnowledge, *, facts: Mapping[str, Any]) -> None:
     """Save the study with the facts that it rests on; `load_equal_knowledge` reads it."""
     evaluations = dict(_runs("validation", study.unedited)) | dict(_runs("test", study.base))
@@ -232,7 +258,13 @@ def save_equal_knowledge(path: str | PathLike, study: EqualKnowledge, *, facts: 
             rows[-1] |= {"setting": _about(each.setting), "equal": _about(study.equal[row])}
             evaluations |= dict(_runs(f"found/{row}", each.setting))
             evaluations |= dict(_runs(f"test/{row}", study.equal[row]))
-    save_evaluations(path, evaluations, facts={"curves": curves, "rows": rows, "rests on": dict(facts)})
+    plain = {}
+    for part in PLAIN:
+        plain[part] = [[name, _about(each)] for name, each in getattr(study, part).items()]
+        for name, each in getattr(study, part).items():
+            evaluations |= dict(_runs(f"{part}/{name}", each))
+    parts = {"curves": curves, "rows": rows, "plain": plain, "rests on": dict(facts)}
+    save_evaluations(path, evaluations, facts=parts)
 
 
 def load_equal_knowledge(path: str | PathLike) -> tuple[EqualKnowledge, dict[str, Any]]:
@@ -261,8 +293,12 @@ def load_equal_knowledge(path: str | PathLike) -> tuple[EqualKnowledge, dict[str
         found[row] = AtKnowledge(each["share"], each["strength"], measured, each["reason"])
         if "equal" in each:
             equal[row] = setting(f"test/{row}", each["equal"], test)
+    plain = {
+        part: {name: setting(f"{part}/{name}", each, test) for name, each in rows}
+        for part, rows in facts.get("plain", {}).items()
+    }
     both = Setting((test,), test), Setting((validation,), validation)
-    return EqualKnowledge(*both, curves, found, equal), facts["rests on"]
+    return EqualKnowledge(*both, curves, found, equal, **plain), facts["rests on"]
 
 
 def _runs(key: str, setting: Setting) -> Iterator[tuple[str, Evaluation]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from uwmlib.cache import Cache
+from uwmlib.comparison.controls import EditAt
 from uwmlib.editing import Scores, score
 from uwmlib.errors import UwmError
 from uwmlib.evaluation import Evaluation
@@ -25,9 +27,11 @@ from uwmlib.studies.controlled import (
     Plan,
     load_equal_knowledge,
     measure_equal_knowledge,
+    methods_compared,
     save_equal_knowledge,
 )
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
+from uwmlib.studies.scores import SCORES_PLAN, scores_compared
 from uwmlib.studies.table1 import Readings, edits_of_table1, measure_rows
 from uwmlib.tuples import BenignUses, Tuples
 from uwmlib.zero_shot import ZeroShotSet
@@ -39,6 +43,7 @@ N_BENIGN = 1000  #: benign uses at equal knowledge; Table 1 takes all
 def equal_knowledge(
     scores: Scores,
     *,
+    study: str = "equal-knowledge",
     validation: Tuples,
     test: Tuples,
     benign: BenignUses | None = None,
@@ -46,12 +51,14 @@ def equal_knowledge(
     plan: Plan = PLAN,
     **options: Any,
 ) -> tuple[EqualKnowledge, str]:
-    """Return UWM and its controls at equal knowledge: from a shipped file if one rests on just this, else measured.
+    """Return methods at equal knowledge: from a shipped file if one rests on just this, else measured.
 
     Parameters
     ----------
     scores : Scores
         Of a calibration pass; its model is as it was before afterwards.
+    study : str
+        One of `COMPARED`: "equal-knowledge" has UWM and its controls, "scores" the rows of Tables 3, 6 and 7.
     validation, test : Tuples
     benign : BenignUses, optional
     zero_shot : iterable of ZeroShotSet
@@ -85,6 +92,7 @@ def equal_knowledge(
     >>> source
     'Measured in this run.'
     """
+    methods = COMPARED[known(study, COMPARED, "study at equal knowledge")](scores, plan)
     parts = {
         "validation": validation,
         "test": test,
@@ -93,22 +101,15 @@ def equal_knowledge(
         "plan": plan,
     }
     name = scores.vlm.name
-    study = _shipped("equal-knowledge", name, load_equal_knowledge, lambda: _rests_on(scores, **parts))
-    if study is None:
-        return measure_equal_knowledge(scores, **parts, **options), "Measured in this run."
-    place = _place(study_path("equal-knowledge", name))
-    return study, f"Read from {place}: `uwm study equal-knowledge {name}` makes it again."
+    held = _shipped(study, name, load_equal_knowledge, lambda: _rests_on(scores, **parts))
+    if held is None:
+        return measure_equal_knowledge(scores.vlm, methods, **parts, **options), "Measured in this run."
+    place = _place(study_path(study, name))
+    return held, f"Read from {place}: `uwm study {study} {name}` makes it again."
 
 
 def equal_knowledge_of_seeds(
-    setup: Profile,
-    scores: Scores,
-    *,
-    validation: Tuples,
-    test: Tuples,
-    benign: BenignUses | None = None,
-    zero_shot: Iterable[ZeroShotSet] = (),
-    plan: Plan = PLAN,
+    setup: Profile, scores: Scores, *, study: str = "equal-knowledge", **parts: Any
 ) -> dict[int, EqualKnowledge]:
     """Return the same study on the other bases of a profile, by seed, from shipped files that rest on just this.
 
@@ -117,8 +118,10 @@ def equal_knowledge_of_seeds(
     setup : Profile
     scores : Scores
         Of the profile's own base: the studies have to rest on the same calibration tuples and layers.
-    validation, test, benign, zero_shot, plan
+    study : str
         As for `equal_knowledge`.
+    **parts
+        Its `validation`, `test`, `benign`, `zero_shot` and `plan`.
 
     Examples
     --------
@@ -134,16 +137,16 @@ def equal_knowledge_of_seeds(
     >>> equal_knowledge_of_seeds(setup, scores, **few)
     {}
     """
-    parts = {"validation": validation, "test": test, "benign": benign, "zero_shot": zero_shot, "plan": plan}
+    known(study, COMPARED, "study at equal knowledge")
     wanted, found = _rests_on(scores, **parts), {}
     for seed, (base, _) in setup.seeds.items():
 
         def of_base(base: str = base) -> dict[str, Any]:
             return wanted | {"model": _model_facts(load_model(base))}
 
-        study = _shipped("equal-knowledge", base, load_equal_knowledge, of_base)
-        if study is not None:
-            found[seed] = study
+        held = _shipped(study, base, load_equal_knowledge, of_base)
+        if held is not None:
+            found[seed] = held
     return found
 
 
@@ -200,7 +203,7 @@ def make_study(name: str, model: str, *, output: str | Path = "studies", progres
     Parameters
     ----------
     name : str
-        One of `STUDIES`: "equal-knowledge" of any mini model, or "table1" of a base that has a Safe-CLIP.
+        One of `STUDIES`: "equal-knowledge" or "scores" of any mini model, or "table1" of a base that has a Safe-CLIP.
     model : str
         Name of the mini model.
     output : path
@@ -269,10 +272,11 @@ def _loaded(setup: Profile, **options: Any) -> tuple[Scores, Tuples, dict[str, A
     return score(setup.load_base(), calibration, **options), calibration, parts
 
 
-def _equal_knowledge(setup: Profile, path: Path, **options: Any) -> None:
+def _at_equal_knowledge(setup: Profile, path: Path, *, study: str, plan: Plan, **options: Any) -> None:
     scores, _, parts = _loaded(setup, **options)
-    study = measure_equal_knowledge(scores, **parts, **options)
-    save_equal_knowledge(path, study, facts=_rests_on(scores, **parts))
+    parts |= {"plan": plan}
+    found = measure_equal_knowledge(scores.vlm, COMPARED[study](scores, plan), **parts, **options)
+    save_equal_knowledge(path, found, facts=_rests_on(scores, **parts))
 
 
 def _table1(setup: Profile, path: Path, **options: Any) -> None:
@@ -289,9 +293,15 @@ def _table1(setup: Profile, path: Path, **options: Any) -> None:
     )
 
 
-STUDIES: dict[str, Callable[..., None]] = {
-    "equal-knowledge": _equal_knowledge, "table1": _table1,
+#: Studies at equal knowledge -> from scores and a plan to methods by name.
+COMPARED: dict[str, Callable[[Scores, Plan], dict[str, EditAt]]] = {
+    "equal-knowledge": methods_compared, "scores": scores_compared,
 }  # fmt: skip
+STUDIES: dict[str, Callable[..., None]] = {
+    "equal-knowledge": partial(_at_equal_knowledge, study="equal-knowledge", plan=PLAN),
+    "scores": partial(_at_equal_knowledge, study="scores", plan=SCORES_PLAN),
+    "table1": _table1,
+}
 
 
 def _rests_on(

@@ -1,0 +1,48 @@
+"""The rows of Tables 3, 6 and 7 as methods: each score, rule and prior a function of the strength."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from uwmlib.comparison.controls import EditAt
+from uwmlib.editing import Scores
+from uwmlib.studies.controlled import PLAN, Plan
+
+SCORES_PLAN = replace(PLAN, tau=0.02)
+
+
+_PRIORS: dict[str, tuple[str, ...]] = {
+    "prior off|off": (), "prior off|on": ("vision",), "prior on|on": ("text", "vision"),
+}  # fmt: skip
+#: Row -> what `Scores.select` is asked for. UWM itself, "ratio+adaptive" and the prior on the text alone, is not among
+#: them: the study of UWM and its controls has it.
+SCORES: dict[str, dict[str, Any]] = {
+    "unsafe_only": {"variant": "unsafe-only", "rule": "fixed"},
+    "unsafe_only+adaptive": {"variant": "unsafe-only"},
+    "diff": {"variant": "difference", "rule": "fixed"},
+    "diff+adaptive": {"variant": "difference"},
+    "ratio": {"rule": "fixed"},
+    **{row: {"prior": prior} for row, prior in _PRIORS.items()},
+}
+
+
+def scores_compared(scores: Scores, plan: Plan = SCORES_PLAN) -> dict[str, EditAt]:
+    """Return the rows of Tables 3, 6 and 7, each a function of the strength; all but UWM itself.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> from uwmlib.studies import scores_compared
+    >>> vlm = uwm.load_model("mini-ViT-B-32")
+    >>> tuples = uwm.load_tuples("mini-visu", split="train", n=8)
+    >>> methods = scores_compared(uwm.score(vlm, tuples, progress=False))
+    >>> list(methods)[:3]
+    ['unsafe_only', 'unsafe_only+adaptive', 'diff']
+    >>> round(methods["ratio"](0.1).share()["text"], 2)
+    0.1
+    """
+    return {
+        row: lambda tau, asked=asked: scores.select(tau=tau, alpha=plan.alpha, **asked)
+        for row, asked in SCORES.items()
+    }
