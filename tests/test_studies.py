@@ -187,10 +187,10 @@ def test_a_saved_study_keeps_what_its_tau_asked_for(tmp_path, rows):
             assert getattr(found, part)[name].n_weights == each.n_weights
 
 
-def test_the_rows_differ_from_uwm_and_from_each_other(asked):
+def test_the_rows_differ_from_each_other_and_one_is_uwm(asked):
     scores, _ = asked
     edits = {row: method(0.3) for row, method in studies.scores_compared(scores).items()}
-    edits["UWM"] = scores.select(tau=0.3)
+    assert edits["ratio+adaptive"].description == scores.select(tau=0.3).description
     chosen = {
         row: tuple(tuple(change.indices.tolist()) for change in edit.changes.values())
         for row, edit in edits.items()
@@ -236,11 +236,11 @@ def test_a_saved_study_is_the_study(tmp_path, study):
         again = found.found[row]
         assert (again.share, again.strength, again.reason) == (each.share, each.strength, each.reason)
         assert (row in found.equal) == (row in study.equal)
-    assert studies.choose_uwm(found)[0].reason == studies.choose_uwm(study)[0].reason
+    assert studies.choose_uwm(found.curves)[0].reason == studies.choose_uwm(study.curves)[0].reason
 
 
 def test_uwm_is_chosen_among_both_readings_by_the_rule(study):
-    choice, place = studies.choose_uwm(study)
+    choice, place = studies.choose_uwm(study.curves)
     candidates = {
         (name, at): each for name in ("UWM", "UWM printed") for at, each in study.curves[name].items()
     }
@@ -277,6 +277,30 @@ def test_a_shipped_study_is_read_only_where_it_rests_on_what_is_asked(own_folder
     others = uwm.score(tiny_clip(seed=1), tiny_tuples(6), progress=False)
     assert others.vlm.name == scores.vlm.name
     assert studies.equal_knowledge(others, **parts)[0] == "measured"
+
+
+def test_curves_are_read_whatever_the_test_tuples_and_only_where_they_rest_on_the_same(
+    own_folder, asked, study, monkeypatch
+):
+    scores, parts = asked
+    curves = {"validation": parts["validation"], "plan": PLAN}
+    measured, source = studies.uwm_curves(scores, **curves)
+    assert source == "Measured in this run."
+    other = parts | {"test": replace(tiny_tuples(23), split="test")}
+    path = shipped.study_path("equal-knowledge", scores.vlm.name)
+    controlled.save_equal_knowledge(path, study, facts=shipped._rests_on(scores, **other))
+    monkeypatch.setattr(shipped, "evaluate_strengths", lambda *args, **options: "measured")
+    read, source = studies.uwm_curves(scores, **curves)
+    assert source.startswith("Read from") and list(read) == list(measured) == ["UWM", "UWM printed"]
+    for name, points in measured.items():
+        assert list(read[name]) == list(points)
+        for strength, each in points.items():
+            assert_same_answers(read[name][strength].runs[0], each.runs[0])
+    for change in (
+        {"validation": replace(tiny_tuples(23), split="validation")},
+        {"plan": replace(PLAN, alpha=0.0)},
+    ):
+        assert studies.uwm_curves(scores, **curves | change)[0]["UWM"] == "measured"
 
 
 def test_studies_of_other_seeds_are_read_only_where_they_rest_on_the_same(

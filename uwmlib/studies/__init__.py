@@ -18,12 +18,14 @@ from uwmlib.studies.shipped import (
     equal_knowledge_of_seeds,
     make_study,
     rows_of_seeds,
+    uwm_curves,
 )
-from uwmlib.studies.table1 import VALIDATED, Readings, choose_uwm
+from uwmlib.studies.table1 import READINGS, VALIDATED, Readings, choose_uwm
 
 __all__ = [
     "COMPARED",
     "PLAN",
+    "READINGS",
     "SCORES",
     "SCORES_PLAN",
     "STUDIES",
@@ -41,4 +43,5 @@ __all__ = [
     "rows_of_seeds",
     "save_evaluations",
     "scores_compared",
+    "uwm_curves",
 ]

@@ -15,20 +15,21 @@ SCORES_PLAN = replace(PLAN, tau=0.02)
 _PRIORS: dict[str, tuple[str, ...]] = {
     "prior off|off": (), "prior off|on": ("vision",), "prior on|on": ("text", "vision"),
 }  # fmt: skip
-#: Row -> what `Scores.select` is asked for. UWM itself, "ratio+adaptive" and the prior on the text alone, is not among
-#: them: the study of UWM and its controls has it.
+UWM_ROW = "ratio+adaptive"  #: with the prior on the text alone
+#: Row -> what `Scores.select` is asked for.
 SCORES: dict[str, dict[str, Any]] = {
     "unsafe_only": {"variant": "unsafe-only", "rule": "fixed"},
     "unsafe_only+adaptive": {"variant": "unsafe-only"},
     "diff": {"variant": "difference", "rule": "fixed"},
     "diff+adaptive": {"variant": "difference"},
     "ratio": {"rule": "fixed"},
+    UWM_ROW: {},
     **{row: {"prior": prior} for row, prior in _PRIORS.items()},
 }
 
 
 def scores_compared(scores: Scores, plan: Plan = SCORES_PLAN) -> dict[str, EditAt]:
-    """Return the rows of Tables 3, 6 and 7, each a function of the strength; all but UWM itself.
+    """Return the rows of Tables 3, 6 and 7, each a function of the strength.
 
     Examples
     --------

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from uwmlib.cache import Cache
+from uwmlib.comparison import Setting, evaluate_strengths
 from uwmlib.comparison.controls import EditAt
 from uwmlib.editing import Scores, score
 from uwmlib.errors import UwmError
-from uwmlib.evaluation import Evaluation
+from uwmlib.evaluation import Evaluation, evaluate
 from uwmlib.manifests import manifests_dir
 from uwmlib.models import Vlm, load_model
 from uwmlib.models.mini import mini_models
@@ -32,7 +33,7 @@ from uwmlib.studies.controlled import (
 )
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
 from uwmlib.studies.scores import SCORES_PLAN, scores_compared
-from uwmlib.studies.table1 import Readings, edits_of_table1, measure_rows
+from uwmlib.studies.table1 import READINGS, Readings, edits_of_table1, measure_rows
 from uwmlib.tuples import BenignUses, Tuples
 from uwmlib.zero_shot import ZeroShotSet
 
@@ -150,6 +151,57 @@ def equal_knowledge_of_seeds(
     return found
 
 
+def uwm_curves(
+    scores: Scores, *, validation: Tuples, plan: Plan = PLAN, **options: Any
+) -> tuple[dict[str, dict[float, Setting]], str]:
+    """Return UWM in both readings over its strengths on validation tuples, read as `equal_knowledge` is, else measured.
+
+    Parameters
+    ----------
+    scores : Scores
+    validation : Tuples
+    plan : Plan
+    **options
+        Of `evaluate`, where something is measured.
+
+    Returns
+    -------
+    dict of str to dict of float to Setting, str
+        For `choose_uwm`. The second says where the first comes from.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> from uwmlib.studies import Plan, uwm_curves
+    >>> vlm = uwm.load_model("mini-ViT-B-32")
+    >>> few = {x: uwm.load_tuples("mini-visu", split=x, n=9) for x in ("train", "validation")}
+    >>> scores = uwm.score(vlm, few["train"], progress=False)
+    >>> plan = Plan(strengths=(0.02, 0.4))
+    >>> curves, _ = uwm_curves(scores, validation=few["validation"], plan=plan)
+    >>> {name: list(points) for name, points in curves.items()}
+    {'UWM': [0.02, 0.4], 'UWM printed': [0.02, 0.4]}
+    """
+    study, name = "equal-knowledge", scores.vlm.name
+    wanted = _curves_rest_on(scores, validation, plan)
+    held = _shipped(study, name, load_equal_knowledge, lambda: wanted, only=wanted)
+    if held is not None:
+        place = _place(study_path(study, name))
+        return (
+            {row: held.curves[row] for row in READINGS},
+            f"Read from {place}: `uwm study {study} {name}` makes it again.",
+        )
+    methods, sweep = (
+        methods_compared(scores, plan),
+        {"strengths": plan.strengths, "least_kept": plan.least_kept},
+    )
+    base = evaluate(scores.vlm, validation, **options)
+    curves = {
+        row: evaluate_strengths(scores.vlm, methods[row], validation, base=base, **sweep, **options)
+        for row in READINGS
+    }
+    return curves, "Measured in this run."
+
+
 def rows_of_seeds(
     setup: Profile, *, calibration: Tuples, validation: Tuples, test: Tuples, readings: Readings
 ) -> tuple[dict[int, dict[str, Evaluation]], str]:
@@ -252,13 +304,23 @@ def _place(path: Path) -> str:
 
 
 def _shipped(
-    name: str, model: str, load: Callable[[Path], tuple[Any, Any]], wanted: Callable[[], dict[str, Any]]
+    name: str,
+    model: str,
+    load: Callable[[Path], tuple[Any, Any]],
+    wanted: Callable[[], dict[str, Any]],
+    *,
+    only: Iterable[str] | None = None,
 ) -> Any | None:
-    """Return what a shipped file holds; None where there is none, or it rests on something else than is wanted."""
+    """Return what a shipped file holds; None where there is none, or it rests on something else than is wanted.
+
+    `only` names the facts that count, where a part of the file is asked for.
+    """
     path = study_path(name, model)
     if not path.is_file():
         return None
     held, facts = load(path)
+    if only is not None:
+        facts = {key: facts[key] for key in only if key in facts}
     return held if facts == wanted() else None
 
 
@@ -272,9 +334,11 @@ def _loaded(setup: Profile, **options: Any) -> tuple[Scores, Tuples, dict[str, A
     return score(setup.load_base(), calibration, **options), calibration, parts
 
 
-def _at_equal_knowledge(setup: Profile, path: Path, *, study: str, plan: Plan, **options: Any) -> None:
+def _at_equal_knowledge(
+    setup: Profile, path: Path, *, study: str, plan: Plan, sets: bool = True, **options: Any
+) -> None:
     scores, _, parts = _loaded(setup, **options)
-    parts |= {"plan": plan}
+    parts |= {"plan": plan} | ({} if sets else {"zero_shot": []})
     found = measure_equal_knowledge(scores.vlm, COMPARED[study](scores, plan), **parts, **options)
     save_equal_knowledge(path, found, facts=_rests_on(scores, **parts))
 
@@ -299,7 +363,7 @@ COMPARED: dict[str, Callable[[Scores, Plan], dict[str, EditAt]]] = {
 }  # fmt: skip
 STUDIES: dict[str, Callable[..., None]] = {
     "equal-knowledge": partial(_at_equal_knowledge, study="equal-knowledge", plan=PLAN),
-    "scores": partial(_at_equal_knowledge, study="scores", plan=SCORES_PLAN),
+    "scores": partial(_at_equal_knowledge, study="scores", plan=SCORES_PLAN, sets=False),
     "table1": _table1,
 }
 
@@ -314,12 +378,17 @@ def _rests_on(
     plan: Plan = PLAN,
 ) -> dict[str, Any]:
     """Return all that the study at equal knowledge depends on, the library's code apart."""
+    return _curves_rest_on(scores, validation, plan) | {
+        "test": test.fingerprint, "benign": benign.fingerprint if benign is not None else None,
+        "zero_shot": {data.name: image_digest(data.images).hex() for data in zero_shot},
+    }  # fmt: skip
+
+
+def _curves_rest_on(scores: Scores, validation: Tuples, plan: Plan) -> dict[str, Any]:
+    """Return what the sweeps on validation tuples depend on."""
     return {
-        "model": _model_facts(scores.vlm),
-        "sites": [site.name for site in scores.sites], "calibration": scores.provenance["tuples"],
-        "validation": validation.fingerprint, "test": test.fingerprint,
-        "benign": benign.fingerprint if benign is not None else None,
-        "zero_shot": {data.name: image_digest(data.images).hex() for data in zero_shot}, "plan": plan.facts(),
+        "model": _model_facts(scores.vlm), "sites": [site.name for site in scores.sites],
+        "calibration": scores.provenance["tuples"], "validation": validation.fingerprint, "plan": plan.facts(),
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from uwmlib.comparison import Choice, choose_on_validation
+from uwmlib.comparison import Choice, Setting, choose_on_validation
 from uwmlib.editing import Scores, WeightEdit, gradient_scores, single_tokens, word_list_edit
 from uwmlib.evaluation import Evaluation, evaluate
 from uwmlib.models.vlm import Vlm
@@ -41,13 +41,24 @@ class Readings:
     baseline_reading: str = "released"
 
 
-def choose_uwm(study: EqualKnowledge) -> tuple[Choice, tuple[str, float] | None]:
+#: Method of the curves -> reading of the score.
+READINGS = {"UWM": "released", "UWM printed": "paper"}
+
+
+def choose_uwm(
+    curves: Mapping[str, Mapping[float, Setting]],
+) -> tuple[Choice, tuple[str, float] | None]:
     """Pick reading and strength of UWM by the rule of `choose_on_validation`, among the settings of the curves.
+
+    Parameters
+    ----------
+    curves : mapping of str to mapping of float to Setting
+        What `uwm_curves` returns, or those of a study.
 
     Returns
     -------
     Choice, (str, float) or None
-        The second is the method of the study and its strength; None where the base is kept.
+        The second is a key of `READINGS` and its strength; None where the base is kept.
 
     Examples
     --------
@@ -55,17 +66,15 @@ def choose_uwm(study: EqualKnowledge) -> tuple[Choice, tuple[str, float] | None]
     >>> from uwmlib.studies import choose_uwm
     >>> from uwmlib.studies.controlled import load_equal_knowledge
     >>> folder = manifest_path("studies", "equal_knowledge")
-    >>> study, _ = load_equal_knowledge(folder / "mini-ViT-B-32.safetensors")
-    >>> choice, place = choose_uwm(study)
+    >>> study, _ = load_equal_knowledge(folder / "mini-ViT-B-16.safetensors")
+    >>> choice, place = choose_uwm(study.curves)
     >>> choice.name, place
-    ('UWM printed, tau = 0.04', ('UWM printed', 0.04))
+    ('UWM, tau = 0.04', ('UWM', 0.04))
     """
     places = {
-        f"{name}, tau = {strength:g}": (name, strength)
-        for name in ("UWM", "UWM printed")
-        for strength in study.curves[name]
+        f"{name}, tau = {strength:g}": (name, strength) for name in READINGS for strength in curves[name]
     }
-    choice = choose_on_validation({row: study.curves[name][at] for row, (name, at) in places.items()})
+    choice = choose_on_validation({row: curves[name][at] for row, (name, at) in places.items()})
     return choice, places.get(choice.name)
 
 
@@ -87,7 +96,7 @@ def edits_of_table1(
         for row, loss in losses.items()
     }
     edits["UWM"] = scores.select(**plan)
-    _, chosen = choose_uwm(study)
+    _, chosen = choose_uwm(study.curves)
     if chosen is not None:
         name, strength = chosen
         edits[VALIDATED] = methods_compared(scores)[name](strength)
