@@ -1,4 +1,4 @@
-"""The rows of Tables 3, 6 and 7 as methods: each score, rule and prior a function of the strength."""
+"""The rows of Tables 3, 6, 7 and 9 as methods: each score, rule, prior and encoder a function of the strength."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from uwmlib.editing import Scores
 from uwmlib.studies.controlled import PLAN, Plan
 
 SCORES_PLAN = replace(PLAN, tau=0.02)
-
 
 _PRIORS: dict[str, tuple[str, ...]] = {
     "prior off|off": (), "prior off|on": ("vision",), "prior on|on": ("text", "vision"),
@@ -25,11 +24,13 @@ SCORES: dict[str, dict[str, Any]] = {
     "ratio": {"rule": "fixed"},
     UWM_ROW: {},
     **{row: {"prior": prior} for row, prior in _PRIORS.items()},
+    "text_only": {"vision": None},
+    "vision_only": {"text": None},
 }
 
 
 def scores_compared(scores: Scores, plan: Plan = SCORES_PLAN) -> dict[str, EditAt]:
-    """Return the rows of Tables 3, 6 and 7, each a function of the strength.
+    """Return the rows of Tables 3, 6, 7 and 9, each a function of the strength.
 
     Examples
     --------

@@ -59,7 +59,7 @@ def equal_knowledge(
     scores : Scores
         Of a calibration pass; its model is as it was before afterwards.
     study : str
-        One of `COMPARED`: "equal-knowledge" has UWM and its controls, "scores" the rows of Tables 3, 6 and 7.
+        One of `COMPARED`: "equal-knowledge" has UWM and its controls, "scores" the rows of Tables 3, 6, 7 and 9.
     validation, test : Tuples
     benign : BenignUses, optional
     zero_shot : iterable of ZeroShotSet
