@@ -43,6 +43,28 @@ READINGS = {
 }
 
 
+#: The parts of the paper that sections and captions belong to, in its order.
+PARTS = {
+    "Abstract, 1, 6": ("Abstract", "1", "Fig. 1", "6"),
+    "3, 4: metrics, method": ("3.1", "3.3 and Fig. 2", "4", "4 and A.1"),
+    "5.1: set-up": ("5.1", "5.1 and A.1"),
+    "5.2: Tab. 1": ("5.2", "Table 1 caption"),
+    "5.2.1: Tab. 2": ("5.2.1", "Table 2 caption"),
+    "5.3: Tab. 3 to 5": ("5.3", "Table 4 caption"),
+    "A.1: Tab. 6 to 9": ("A.1", "A.1 and Fig. 5", "A.1 and Fig. 6"),
+    "B: CLIP's unsafety": ("B",),
+    "table against table": (
+        "Table 2", "Tables 1 and 2", "Tables 1 and 4", "Tables 3 and 6", "Tables 1, 3, 4, 6 to 9",
+        "Tables 1, 3, 6 to 9",
+    ),
+}  # fmt: skip
+
+
+def part_of(section: str) -> str:
+    """Return the part of the paper that a section belongs to."""
+    return next(part for part, sections in PARTS.items() if section in sections)
+
+
 @dataclass(frozen=True)
 class Statement:
     """One of the paper's statements in our words, and how it is checked on the printed numbers.
@@ -130,10 +152,10 @@ def score_statements(ours: Mapping[int, Ours]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Index: id. Columns: section; tables; kind; reading; statement; on paper ("holds", "holds, by 0.1 or less",
-        "does not hold", "cannot be checked"); printed (the numbers that decide); here (a verdict, or "about the print
-        alone"); found (the difference that decides, with its paired 95% interval); bases (over how many models); why;
-        word (one of `WORDS`).
+        Index: id; in the order of the paper's parts. Columns: part; section; tables; kind; reading; statement; on
+        paper ("holds", "holds, by 0.1 or less", "does not hold", "cannot be checked"); printed (the numbers that
+        decide); here (a verdict, or "about the print alone"); found (the difference that decides, with its paired 95%
+        interval); bases (over how many models); why; word (one of `WORDS`).
 
     Raises
     ------
@@ -158,15 +180,17 @@ def score_statements(ours: Mapping[int, Ours]) -> pd.DataFrame:
         one = judged.get(statement.id)
         lines.append(
             {
-                "id": statement.id, "section": statement.section, "tables": statement.tables,
-                "kind": statement.kind, "reading": statement.reading, "statement": statement.text,
+                "id": statement.id, "part": part_of(statement.section), "section": statement.section,
+                "tables": statement.tables, "kind": statement.kind,
+                "reading": statement.reading, "statement": statement.text,
                 "on paper": holds, "printed": printed, "here": _here(statement, one),
                 "found": "" if one is None or one.found is None else str(one),
                 "bases": 0 if one is None or one.found is None else len(by_seed(one.found)),
                 "why": statement.why, "word": _word(statement, holds, one),
             }
         )  # fmt: skip
-    return pd.DataFrame(lines).set_index("id")
+    board = pd.DataFrame(lines).set_index("id")
+    return board.sort_values("part", key=lambda parts: parts.map(list(PARTS).index), kind="stable")
 
 
 def _judged(ours: Mapping[int, Ours]) -> dict[str, Judged]:
