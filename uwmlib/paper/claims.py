@@ -28,7 +28,7 @@ from uwmlib.paper.rules import (
     preservation_verdict,
 )
 from uwmlib.paper.values import paper_digits, paper_value
-from uwmlib.paper.verdicts import Ours, counted, noise_of, note, ours_between, shown, sized
+from uwmlib.paper.verdicts import HALF, Ours, counted, noise_of, note, ours_between, shown, sized
 
 HOLDS = "holds"
 FAILS = "does not hold"
@@ -40,6 +40,7 @@ RELATIONS = {
     "trend": ("<", ">"),
     "preservation": ("≥", "≈"),
     "collapse": ("<",),
+    "level": ("<", ">"),
 }
 
 
@@ -70,8 +71,8 @@ class Comparison:
 
     @property
     def paper_base(self) -> float:
-        """The right side as printed."""
-        return paper_value(self.table, *self.right)
+        """The right side as printed, or one half."""
+        return 50.0 if self.right[0] == HALF else paper_value(self.table, *self.right)
 
     @property
     def digits(self) -> int:
@@ -103,6 +104,8 @@ class Comparison:
             return lambda ours, _: collapse_verdict(ours)
         # The claim gives the direction, whatever the printed numbers say; they only decide whether there is one.
         size, noise = abs(self.paper_difference), noise_of(self.digits)
+        if math.isnan(size) or self.kind == "level":  # illegible, or as far as that may be from one half
+            size = margin.points + noise
         if size <= noise + 1e-9:
             return lambda ours, _: NONE_IN_PAPER
         if self.kind == "difference":
@@ -148,11 +151,16 @@ def load_claims() -> tuple[Claim, ...]:
     counts as kept, which is our reading and stands in the claim's words.
     """
     with open(manifest_path("claims.csv"), newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
+        grouped = by_id(csv.DictReader(file))
+    return tuple(claim_of(lines) for lines in grouped.values())
+
+
+def by_id(lines: Iterable[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
+    """Return the lines of a file of claims by the claim that they are parts of."""
     grouped: dict[str, list[dict[str, str]]] = {}
     for line in lines:
         grouped.setdefault(line["id"], []).append(line)
-    return tuple(_claim(group) for group in grouped.values())
+    return grouped
 
 
 def judge_claims(
@@ -201,22 +209,46 @@ def judge_claims(
     >>> claims.iloc[0]["on the paper's numbers"], claims.iloc[0]["here"]
     ('holds', '? not measured here')
     """
-    claims = _claims_on(table)
+    rates = {"correction": correction, "level": level}
+    judged, family = judge(_claims_on(table), ours, margin=margin, **rates)
+    lines = [
+        (one.claim.id, one.claim.text, one.claim.reading, on_paper(one.claim), str(one.verdict), str(one))
+        for one in judged
+    ]
+    columns = ["id", "claim", "reading", "on the paper's numbers", "here", "difference here"]
+    frame = pd.DataFrame(lines, columns=columns).set_index("id")
+    frame.attrs["note"] = note(family, **rates)
+    return frame
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim, the verdict on the part of it that fares worst here, and what was found for that part."""
+
+    claim: Claim
+    verdict: Verdict
+    pair: Comparison
+    found: Difference | None
+
+    def __str__(self) -> str:
+        return "–" if self.found is None else f"{self.pair}: {shown(self.found, self.pair.digits)}"
+
+
+def judge(
+    claims: Iterable[Claim], ours: Ours | None, *, margin: Margin = MARGIN, correction: str, level: float
+) -> tuple[list[Judged], list[Difference | None]]:
+    """Judge claims as one family, that of every pair that one of them compares; the second is the family."""
+    claims = list(claims)
     pairs = {pair.pair: pair for claim in claims for pair in claim.comparisons}
     found = {at: ours_between(ours, *pair.left, *pair.right) for at, pair in pairs.items()}
     family = {frozenset(at): one for at, one in found.items()}
-    rates = {"correction": correction, "level": level}
-    counting = dict(zip(family, counted(list(family.values()), **rates), strict=True))
-    lines = []
+    counting = counted(list(family.values()), correction=correction, level=level)
+    counting = dict(zip(family, counting, strict=True))
+    judged = []
     for claim in claims:
         verdict, pair = _worst(claim, found, counting, margin)
-        one = found[pair.pair]
-        here = "–" if one is None else f"{pair}: {shown(one, pair.digits)}"
-        lines.append((claim.id, claim.text, claim.reading, _on_paper(claim), str(verdict), here))
-    columns = ["id", "claim", "reading", "on the paper's numbers", "here", "difference here"]
-    frame = pd.DataFrame(lines, columns=columns).set_index("id")
-    frame.attrs["note"] = note(list(family.values()), **rates)
-    return frame
+        judged.append(Judged(claim, verdict, pair, found[pair.pair]))
+    return judged, list(family.values())
 
 
 def _claims_on(table: int) -> list[Claim]:
@@ -227,7 +259,8 @@ def _claims_on(table: int) -> list[Claim]:
     return claims
 
 
-def _claim(lines: list[dict[str, str]]) -> Claim:
+def claim_of(lines: list[dict[str, str]]) -> Claim:
+    """Return the claim that some lines of one id are the parts of."""
     first = lines[0]
     comparisons = tuple(comparison for line in lines for comparison in _comparisons(line))
     table = int(first["table"])
@@ -255,7 +288,8 @@ def _comparisons(line: dict[str, str]) -> Iterable[Comparison]:
             yield Comparison(table, left, relation, right, kind, amount)
 
 
-def _on_paper(claim: Claim) -> str:
+def on_paper(claim: Claim) -> str:
+    """Return in words whether the printed numbers bear out all pairs of a claim."""
     if not claim.holds_on_paper:
         return FAILS
     by_a_hair = [

@@ -9,9 +9,8 @@ import pandas as pd
 from uwmlib.errors import UwmError
 from uwmlib.metrics import Difference, Score, difference_between
 from uwmlib.paper.rules import direction_verdict, judged, preservation_verdict
-from uwmlib.paper.verdicts import counted, note
+from uwmlib.paper.verdicts import HALF, against_half, counted, note
 
-HALF = "half"  # what a sentence is compared with that says "consistently"
 SAYS = {"more": 1.0, "less": -1.0, "kept": 0.0}
 
 
@@ -90,6 +89,4 @@ def _against(safe_first: Mapping[str, Mapping[str, Score]], model: str, base: st
     """Share of a model minus that of its base, or minus one half."""
     if base != HALF:
         return difference_between(safe_first[model], kind, safe_first[base], kind)
-    share = safe_first[model][kind]
-    lo, hi = share.interval
-    return Difference(share.value - 50, lo - 50, hi - 50, share.n)
+    return against_half(safe_first[model][kind])

@@ -18,6 +18,7 @@ from uwmlib.metrics import (
     difference_between,
     label,
     mean_over_seeds,
+    measured,
 )
 from uwmlib.metrics.catalogue import unit
 from uwmlib.metrics.differences import of_each_seed
@@ -30,6 +31,9 @@ from uwmlib.paper.values import paper_digits, paper_value
 # right key).
 Rows = Mapping[str, Mapping[str, Score]]
 Ours = Rows | Mapping[int, Rows] | Callable[[str, str, str, str], Difference | None]
+
+
+HALF = "half"  #: what a share is compared with that is said to be "consistent", or no better than a coin
 
 
 @dataclass(frozen=True)
@@ -203,9 +207,18 @@ def ours_between(
 
 
 def _between(rows: Rows, left_row: str, left_key: str, right_row: str, right_key: str) -> Difference | None:
+    if left_row in rows and right_row == HALF:
+        share = measured(rows[left_row], left_key)
+        return None if share is None else against_half(share)
     if left_row not in rows or right_row not in rows:
         return None
     return difference_between(rows[left_row], left_key, rows[right_row], right_key)
+
+
+def against_half(share: Score) -> Difference:
+    """A share minus 50%, in points."""
+    lo, hi = share.interval
+    return Difference(share.value - 50, lo - 50, hi - 50, share.n, 50.0)
 
 
 def shown(found: Difference, digits: int) -> str:

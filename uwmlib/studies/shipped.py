@@ -203,7 +203,13 @@ def uwm_curves(
 
 
 def rows_of_seeds(
-    setup: Profile, *, calibration: Tuples, validation: Tuples, test: Tuples, readings: Readings
+    setup: Profile,
+    *,
+    calibration: Tuples,
+    validation: Tuples,
+    test: Tuples,
+    readings: Readings,
+    own: bool = False,
 ) -> tuple[dict[int, dict[str, Evaluation]], str]:
     """Return the rows of Table 1 on the other bases of a profile, by seed, from shipped files that rest on just this.
 
@@ -212,6 +218,8 @@ def rows_of_seeds(
     setup : Profile
     calibration, validation, test : Tuples
     readings : Readings
+    own : bool
+        Whether those of the profile's own base are read as well, as of seed 0.
 
     Returns
     -------
@@ -235,14 +243,15 @@ def rows_of_seeds(
     {}
     """
     found = {}
-    for seed, (base, safe) in setup.seeds.items():
+    bases = ({0: (setup.base_model, setup.safe_model)} if own else {}) | setup.seeds
+    for seed, (base, safe) in bases.items():
         wanted = _rows_rest_on((base, safe), calibration, validation, test, readings)
         rows = _shipped("table1", base, load_evaluations, lambda wanted=wanted: wanted)
         if rows is not None:
             found[seed] = rows
     if not found:
         return {}, "Verdicts are of this base alone: no rows of other seeds rest on these settings and data."
-    names = " and ".join(setup.seeds[seed][0] for seed in found)
+    names = " and ".join(bases[seed][0] for seed in found)
     return (
         found,
         f"Rows of {names} are read from {_place(study_path('table1', ''))}: `uwm study table1` makes them.",
