@@ -340,6 +340,21 @@ def test_rows_of_other_seeds_are_read_only_under_the_same_readings(own_folder, m
     assert studies.rows_of_seeds(setup, **data, readings=readings)[0] == {}
 
 
+@pytest.mark.parametrize(
+    "other", [{"base_weights": "mine.safetensors"}, {"benign": "uses.csv"}, {"zero_shot": "sets"}]
+)
+def test_rows_of_the_own_base_are_read_where_sets_uses_and_weights_are_those_of_the_profile(other):
+    standard = uwm.profile("mini")
+    data = {"calibration": "train", "validation": "validation", "test": "test"}
+    data = {
+        part: standard.load_tuples(split, n=2000 if split == "train" else 0) for part, split in data.items()
+    }
+    data["readings"] = studies.Readings()
+    found, _ = studies.rows_of_seeds(standard, **data, own=True)
+    assert list(found) == [0, 1, 2] and found[0]["CLIP"].model == "mini-ViT-L-14"
+    assert studies.rows_of_seeds(uwm.profile("mini", **other), **data, own=True)[0] == {}
+
+
 def test_another_base_has_no_other_seeds():
     assert uwm.profile("mini").seeds
     assert not uwm.profile("mini", base_model="mini-ViT-B-32").seeds

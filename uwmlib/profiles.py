@@ -262,9 +262,8 @@ def profile(name: str, **parts: str | os.PathLike | None) -> Profile:
             given.setdefault(model.replace("_model", "_weights"), "")
     if given.get("data", PROFILES[name].data) != PROFILES[name].data:
         given.setdefault("benign", "")
-    if any(
-        given.get(model, getattr(PROFILES[name], model)) != getattr(PROFILES[name], model) for model in MODELS
-    ):
+    own = (*MODELS, *(model.replace("_model", "_weights") for model in MODELS))
+    if any(given.get(part, getattr(PROFILES[name], part)) != getattr(PROFILES[name], part) for part in own):
         given["seeds"] = {}  # other seeds are of the profile's own models
     for part in ROWS:
         if part in given:

@@ -20,7 +20,7 @@ from uwmlib.studies.shipped import (
     rows_of_seeds,
     uwm_curves,
 )
-from uwmlib.studies.table1 import READINGS, VALIDATED, Readings, choose_uwm
+from uwmlib.studies.table1 import READINGS, VALIDATED, Readings, choose_uwm, measure_rows
 
 __all__ = [
     "COMPARED",
@@ -39,6 +39,7 @@ __all__ = [
     "load_evaluations",
     "make_study",
     "measure_equal_knowledge",
+    "measure_rows",
     "methods_compared",
     "rows_of_seeds",
     "save_evaluations",

@@ -242,8 +242,9 @@ def rows_of_seeds(
     >>> rows_of_seeds(setup, **data, readings=Readings(tau=0.03))[0]
     {}
     """
-    found = {}
-    bases = ({0: (setup.base_model, setup.safe_model)} if own else {}) | setup.seeds
+    found, bases = {}, {}
+    if _measured_alike(setup):
+        bases = ({0: (setup.base_model, setup.safe_model)} if own else {}) | setup.seeds
     for seed, (base, safe) in bases.items():
         wanted = _rows_rest_on((base, safe), calibration, validation, test, readings)
         rows = _shipped("table1", base, load_evaluations, lambda wanted=wanted: wanted)
@@ -256,6 +257,12 @@ def rows_of_seeds(
         found,
         f"Rows of {names} are read from {_place(study_path('table1', ''))}: `uwm study table1` makes them.",
     )
+
+
+def _measured_alike(setup: Profile) -> bool:
+    """Whether sets and benign uses are those that shipped rows were measured on, and the models those named."""
+    standard = profile("mini")
+    return all(getattr(setup, part) == getattr(standard, part) for part in ("seeds", "zero_shot", "benign"))
 
 
 def make_study(name: str, model: str, *, output: str | Path = "studies", progress: bool = True) -> Path:

@@ -120,6 +120,17 @@ def measure_rows(
         Such as the Safe-CLIP of this base.
     **options
         Of `evaluate`.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> from uwmlib.editing import select_magnitude
+    >>> from uwmlib.studies import measure_rows
+    >>> vlm = uwm.load_model("mini-ViT-B-32")
+    >>> few = uwm.load_tuples("mini-visu", n=8)
+    >>> edits = {"magnitude": select_magnitude(vlm, tau=0.1)}
+    >>> list(measure_rows(vlm, edits, few, others={}))
+    ['CLIP', 'magnitude']
     """
     rows = {"CLIP": evaluate(vlm, test, **options)}
     for name, edit in edits.items():
