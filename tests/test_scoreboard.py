@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from build_book import substitutions
 
 import uwmlib as uwm
 from uwmlib import paper, studies
@@ -149,7 +150,8 @@ def test_only_what_is_about_the_print_is_verified(board):
 def one_row(row, seed):
     """Answers of 200 tuples for every score of the paper's Table 1."""
     generator = np.random.default_rng([seed, len(row), ord(row[0]), ord(row[-1])])
-    return {key: share_of(generator.random(200) < 0.3) for key in paper.paper_table(1).columns}
+    keys = {key for table in range(1, 10) for key in paper.paper_table(table).columns}
+    return {key: share_of(generator.random(200) < 0.3) for key in sorted(keys)}
 
 
 def drawn(table, seeds):
@@ -298,3 +300,12 @@ def test_the_mosaic_has_a_square_for_each_and_words_in_their_colours():
     assert texts.count(LOOKS["toy"][1]) == 21 and len({*squares}) == 2
     with pytest.raises(UwmError, match="nonsense"):
         mosaic(pd.Series(["nonsense"]), pd.Series(["a"]))
+
+
+def test_recorded_differences_can_be_quoted_in_the_prose(tmp_path):
+    """No two of them have one key, whatever signs the names of rows hold."""
+    values = {"claims": {}}
+    for table in range(1, 10):
+        values["claims"] |= paper.record_claims(table, drawn(table, 1))
+    save_results("20_all", values, params={}, path=tmp_path / "20_all.json")
+    assert len(substitutions([tmp_path / "20_all.json"])) == len(flatten(values))
