@@ -195,7 +195,7 @@ def test_the_papers_tables_are_told_from_ours(name):
 
 # The scoreboard: its script works without a network, and the table is whole without the script.
 BOARD = "notebooks/19_scoreboard"
-ROWS = "#tab-scoreboard tbody tr"
+ROWS = "#scoreboard tbody tr"
 
 
 def shown(page) -> int:
@@ -203,7 +203,7 @@ def shown(page) -> int:
 
 
 def told(page) -> str:
-    return page.locator("#tab-scoreboard output").inner_text()
+    return page.locator("#scoreboard output").inner_text()
 
 
 @site
@@ -211,7 +211,7 @@ def told(page) -> str:
 def test_the_scoreboard_is_searched_and_filtered(device, opened):
     page = opened(built(BOARD).as_uri(), device)
     assert (shown(page), told(page)) == (214, "214 of 214 shown")
-    page.locator("#tab-scoreboard input").fill("g-safe-clip mean")
+    page.locator("#scoreboard input").fill("g-safe-clip mean")
     texts = [row.inner_text() for row in page.locator(ROWS).all() if row.is_visible()]
     assert texts and all("G-Safe-CLIP" in text and "mean" in text for text in texts)
     page.get_by_label("Word", exact=True).select_option("falsified")

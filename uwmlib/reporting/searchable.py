@@ -30,7 +30,7 @@ class SearchableTable:
     caption : str
         Plain text.
     name : str
-        Id of the table, such as "tab-scoreboard".
+        Id of the table, such as "scoreboard".
     filters : mapping of str to sequence of str
         Label of a menu -> for each row the choice that it belongs to, or several, separated by "; ".
     marks : mapping of str to str
