@@ -2,7 +2,8 @@
 
 1. A notebook runs once, with its default parameters, for each state of what its numbers come from: its code
    cells, the library, the manifests and the shipped weights. Prose may change without a run. Two run at a time.
-2. `_build/source` gets the configuration, the pages and the notebooks with their outputs.
+2. `_build/source` gets the configuration, the pages and the notebooks with their outputs, and each named figure as
+   `book/_generated/<name>.png`.
 3. Numbers in the prose come from `_build/results/*.json` by substitution, and from nowhere else. The value at
    `values.uwm.gs` in `04_table1_visu.json` is `{{ r_04_uwm_gs }}`: the number of the notebook, then the path,
    in lower case, with `minus` for the sign of a number and one `_` for what is no ASCII letter or digit. A
@@ -15,6 +16,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import json
 import os
@@ -130,6 +132,7 @@ def stage(layout: Layout) -> None:
         executed = nbformat.read(layout.executed / notebook.name, as_version=4)
         page = with_outputs(nbformat.read(notebook, as_version=4), executed)
         refuse_stderr(page, notebook.name)
+        write_figures(page, layout.source / "book" / "_generated")
         write_text(layout.source / "notebooks" / notebook.name, nbformat.writes(page) + "\n")
         seconds[notebook.stem] = executed.metadata.papermill.duration
         results |= {layout.results / name for name in _results_of(layout.executed / notebook.name)}
@@ -139,6 +142,16 @@ def stage(layout: Layout) -> None:
     config.setdefault("parse", {})["myst_substitutions"] = substitutions(sorted(results))
     write_text(layout.source / "_config.yml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     check_toc(layout.source)
+
+
+def write_figures(page: nbformat.NotebookNode, folder: Path) -> None:
+    """Write every named figure of a notebook as `<name>.png`, for pages that show it too."""
+    for cell in code_cells(page):
+        name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
+        drawn = [output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
+        if name and drawn:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}.png").write_bytes(base64.b64decode(drawn[-1]))
 
 
 def substitutions(results: list[Path]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from pathlib import Path
@@ -117,6 +118,19 @@ def test_the_staged_tree_has_pages_outputs_and_numbers(layout):
     wanted = {"r_04_uwm_gs": "4.5", "r_04_uwm_gs_lo": "4.1", "r_04_uwm_gs_hi": "5.0", "r_04_uwm_gs_n": "2000"}
     assert config["parse"] == {"myst_enable_extensions": ["substitution"], "myst_substitutions": wanted}
     assert "04_tiny" in (layout.source / "book" / "_generated" / "run_times.md").read_text()
+
+
+def test_named_figures_are_staged_for_other_pages(layout):
+    (notebook,) = layout.notebooks.glob("*.ipynb")
+    page = nbformat.read(notebook, as_version=4)
+    drawn = base64.b64encode(b"pixels").decode()
+    for name, data in {"fig-a": {"image/png": drawn}, "fig-b": {"text/plain": "x"}}.items():
+        output = nbformat.v4.new_output("display_data", data=data)
+        meta = {"mystnb": {"figure": {"name": name}}}
+        page.cells.append(nbformat.v4.new_code_cell("draw()", outputs=[output], metadata=meta))
+    build_book.write_figures(page, layout.source / "book" / "_generated")
+    (figure,) = (layout.source / "book" / "_generated").iterdir()
+    assert figure.name == "fig-a.png" and figure.read_bytes() == b"pixels"
 
 
 def test_results_of_a_notebook_that_is_gone_are_not_quoted(layout):

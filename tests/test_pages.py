@@ -12,6 +12,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from accessible import accessible, mend_site
@@ -20,6 +21,7 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
 import uwmlib
+from uwmlib.reporting import SearchableTable
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "site" / "_build" / "html"
@@ -189,6 +191,69 @@ def test_the_papers_tables_are_told_from_ours(name):
     # Ours are numbered by chapter, as in "Table 4.7"; the paper's by whole numbers.
     theirs = re.finditer(r"(\S+ )?(Tables?|Figures?) \d+(?![\d.]*\d)", text)
     assert [found[0] for found in theirs if found[1] not in ("paper's ", "its ", "(its ")] == []
+
+
+# The scoreboard: its script works without a network, and the table is whole without the script.
+BOARD = "notebooks/19_scoreboard"
+ROWS = "#scoreboard tbody tr"
+
+
+def shown(page) -> int:
+    return sum(row.is_visible() for row in page.locator(ROWS).all())
+
+
+def told(page) -> str:
+    return page.locator("#scoreboard output").inner_text()
+
+
+@site
+@pytest.mark.parametrize("device", [WIDE, PHONE], ids=["1400", "390"])
+def test_the_scoreboard_is_searched_and_filtered(device, opened):
+    page = opened(built(BOARD).as_uri(), device)
+    assert (shown(page), told(page)) == (214, "214 of 214 shown")
+    page.locator("#scoreboard input").fill("g-safe-clip mean")
+    texts = [row.inner_text() for row in page.locator(ROWS).all() if row.is_visible()]
+    assert texts and all("G-Safe-CLIP" in text and "mean" in text for text in texts)
+    page.get_by_label("Word", exact=True).select_option("falsified")
+    assert page.locator(f"{ROWS}:visible").count() == shown(page) == int(told(page).split()[0]) >= 1
+    assert all("falsified" in row.inner_text() for row in page.locator(f"{ROWS}:visible").all())
+    page.get_by_role("button", name="Show all").click()
+    page.get_by_label("Table", exact=True).select_option("Tab. 8")
+    assert 0 < shown(page) < 214
+    assert page.asked_outside == []
+
+
+@site
+def test_the_scoreboard_is_whole_without_its_script(chromium):
+    context = chromium.new_context(java_script_enabled=False, **WIDE)
+    page = context.new_page()
+    page.goto(built(BOARD).as_uri())
+    assert page.locator(f"{ROWS}:visible").count() == 214
+    assert not page.locator(".searchable-controls").is_visible()
+    context.close()
+
+
+def test_rows_are_found_as_they_are_typed(tmp_path, opened):
+    claims = [r"$P_u^t$ rises by −1.5", "GS falls", r"$\mathrm{Txt}_s$ falls"]
+    frame = pd.DataFrame({"claim": claims}, index=pd.Index(["C1", "C2", "C3"], name="id"))
+    choices = {"Table": ["Tab. 1; Tab. 3", "Tab. 3", "Tab. 30"]}
+    table = SearchableTable(frame, "Claims.", "tab-x", choices).to_html()
+    script = (ROOT / "book" / "_static" / "searchable.js").read_text(encoding="utf-8")
+    (tmp_path / "x.html").write_text(f"<meta charset=utf-8><main>{table}</main><script>{script}</script>")
+    page = opened((tmp_path / "x.html").as_uri(), WIDE)
+
+    def found(words: str = "", choice: str = "") -> list[str]:
+        page.get_by_label("Search").fill(words)
+        page.get_by_label("Table", exact=True).select_option(choice)
+        return [row.get_attribute("id")[-2:] for row in page.locator("tbody tr:visible").all()]
+
+    assert found() == ["C1", "C2", "C3"]
+    assert found("P_u^t") == found("put") == found("-1.5") == ["C1"]
+    assert found("FALLS") == ["C2", "C3"] and found("falls gs") == ["C2"] and found("Txt_s") == ["C3"]
+    assert found("", "Tab. 3") == ["C1", "C2"] and found("falls", "Tab. 3") == ["C2"]
+    assert found("nothing") == [] and page.locator("output").inner_text() == "0 of 3 shown"
+    page.get_by_role("button").press("Enter")  # by keyboard
+    assert page.locator("tbody tr:visible").count() == 3
 
 
 # How pages are looked at: one hand-made page for each way to be cut.

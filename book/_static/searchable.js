@@ -1,6 +1,7 @@
 // Search field and menus of a long table (uwmlib/reporting/searchable.py): rows that do not match are hidden.
 (() => {
-  const plain = (text) => text.toLowerCase().replace(/[\s_^{}−]+/g, (found) => (/−/.test(found) ? "-" : " ")).trim();
+  // "P_u^t" and "Put" are one word; minus signs are hyphens, as they are typed.
+  const plain = (text) => text.toLowerCase().replace(/[_^{}]/g, "").replace(/−/g, "-").replace(/\s+/g, " ").trim();
 
   function enable(box) {
     const controls = box.querySelector(".searchable-controls");

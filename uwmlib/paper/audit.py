@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linprog
 
+from uwmlib.metrics import label
 from uwmlib.paper.values import paper_table
 
 #: Where the paper prints the same model: name -> (table, row).
@@ -56,7 +57,7 @@ def printed_twice() -> pd.DataFrame:
     --------
     >>> from uwmlib.paper.audit import printed_twice
     >>> found = printed_twice()
-    >>> print(len(found), found[found["values"] > 1].loc["CLIP ViT-L/14, gs", "printed"])
+    >>> print(len(found), found[found["values"] > 1].loc["CLIP ViT-L/14, GS", "printed"])
     45 1.2 in 1, 3, 6, 7, 8, 9; 1.3 in 4
     """
     lines = {}
@@ -65,7 +66,7 @@ def printed_twice() -> pd.DataFrame:
         for key in dict.fromkeys(key for row in printed.values() for key in row.index):
             values = {table: row[key] for table, row in printed.items() if key in row.index}
             if len(values) > 1:
-                lines[f"{name}, {key}"] = _repeats(values)
+                lines[f"{name}, {label(key)}"] = _repeats(values)
     return pd.DataFrame(lines).T.rename_axis("model and score").infer_objects()
 
 

@@ -30,6 +30,7 @@ from uwmlib.paper.rules import (
 from uwmlib.paper.values import paper_digits, paper_value
 from uwmlib.paper.verdicts import HALF, Ours, counted, noise_of, note, ours_between, shown, sized
 
+FIGURES = 0  #: in place of a table's number: a claim about the ends of a sweep
 HOLDS = "holds"
 FAILS = "does not hold"
 
@@ -66,7 +67,9 @@ class Comparison:
 
     @property
     def paper_difference(self) -> float:
-        """Left minus right as printed, in the table's unit."""
+        """Left minus right as printed, in the table's unit; NaN for a figure, which prints no numbers."""
+        if self.table == FIGURES:
+            return math.nan
         return round(paper_value(self.table, *self.left) - self.paper_base, 6)
 
     @property
@@ -77,7 +80,7 @@ class Comparison:
     @property
     def digits(self) -> int:
         """Decimals of the printed numbers."""
-        return paper_digits(self.table, self.left[1])
+        return 1 if self.table == FIGURES else paper_digits(self.table, self.left[1])
 
     @property
     def holds_on_paper(self) -> bool:

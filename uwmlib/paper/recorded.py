@@ -19,7 +19,7 @@ def record_claims(table: int, ours: Ours) -> dict[str, dict[str, list[dict[str, 
     Parameters
     ----------
     table : int
-        1 to 9.
+        1 to 9, or 0 for the sweeps of figures, whose rows are "tau-end" and "tau-start", "alpha-end" and "alpha-start".
     ours : mapping or callable
         As in `judge_claims`.
 

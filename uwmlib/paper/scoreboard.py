@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,8 +12,20 @@ import pandas as pd
 
 from uwmlib.manifests import manifest_path
 from uwmlib.paper.checks import check_printed
-from uwmlib.paper.claims import FAILS, HOLDS, Claim, Judged, by_id, claim_of, judge, load_claims, on_paper
+from uwmlib.paper.claims import (
+    FAILS,
+    FIGURES,
+    HOLDS,
+    Claim,
+    Judged,
+    by_id,
+    claim_of,
+    judge,
+    load_claims,
+    on_paper,
+)
 from uwmlib.paper.rules import AGREES, COLLAPSED, LARGER, PRESERVED, SAME, SMALLER, by_seed
+from uwmlib.paper.values import N_TABLES
 from uwmlib.paper.verdicts import Ours
 
 UNKNOWN = "cannot be checked"
@@ -104,7 +115,7 @@ class Statement:
             found = check_printed(self.check)
             numbers = " against ".join("?" if math.isnan(x) else f"{x:g}" for x in (found.left, found.right))
             return {True: HOLDS, False: FAILS, None: UNKNOWN}[found.holds], numbers
-        if self.claim is None:
+        if self.claim is None or self.claim.table == FIGURES:
             return UNKNOWN, ""
         pairs = sorted(self.claim.comparisons, key=lambda pair: pair.sign * pair.paper_difference)
         pair = next((pair for pair in pairs if not pair.holds_on_paper), pairs[0])
@@ -147,7 +158,8 @@ def score_statements(ours: Mapping[int, Ours]) -> pd.DataFrame:
     Parameters
     ----------
     ours : mapping of int to Ours
-        Table -> what was measured, as `judge_claims` takes it. Tables that are left out were not measured.
+        Table -> what was measured, as `judge_claims` takes it; 0 for the sweeps of figures (see `record_claims`). Those
+        that are left out were not measured.
 
     Returns
     -------
@@ -197,7 +209,7 @@ def _judged(ours: Mapping[int, Ours]) -> dict[str, Judged]:
     """Judge the claims of every table: those of its chapter as one family, as there, and the others as another."""
     rates = {"correction": "bh", "level": 0.05}
     found = {}
-    for table in range(1, 10):
+    for table in range(FIGURES, N_TABLES + 1):
         own = [claim for claim in load_claims() if claim.table == table]
         for claims in (own, _others(table)):
             judged, _ = judge(claims, ours.get(table), **rates)
@@ -210,7 +222,7 @@ def _others(table: int) -> list[Claim]:
     return [
         statement.claim
         for statement in load_statements()
-        if statement.tables == (table,) and statement.id not in shown and statement.claim is not None
+        if statement.id not in shown and statement.claim is not None and statement.claim.table == table
     ]
 
 
@@ -235,7 +247,7 @@ def _of_claim(claim: Claim) -> Statement:
 
 def _of_lines(lines: list[dict[str, str]]) -> Statement:
     first = lines[0]
-    tables = tuple(int(number) for number in re.findall(r"\d", first["table"]))
+    tables = tuple(int(number) for number in first["table"].split() if int(number))
     return Statement(
         first["id"], first["section"], first["claim"], tables, first["kind"], first["reading"],
         claim_of(lines) if first["relation"] else None, first["check"], first["why"],

@@ -3,7 +3,7 @@
 from uwmlib.reporting.conclusion import conclude, record, record_edits
 from uwmlib.reporting.data import describe_tuples
 from uwmlib.reporting.references import check_references, update_references
-from uwmlib.reporting.results import flatten, save_results
+from uwmlib.reporting.results import flatten, recorded_values, save_results
 from uwmlib.reporting.searchable import SearchableTable
 from uwmlib.reporting.tables import Table, as_text, paper_beside_ours, with_interval
 
@@ -18,6 +18,7 @@ __all__ = [
     "paper_beside_ours",
     "record",
     "record_edits",
+    "recorded_values",
     "save_results",
     "update_references",
     "with_interval",

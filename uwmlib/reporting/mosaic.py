@@ -17,12 +17,12 @@ LOOKS = {
     "verified": ("#56b4e9", "✓"), "falsified": ("#e69f00", "✗"), "toy": ("#b9e3d4", "~"),
     "inconclusive": ("#efefef", "?"),
 }  # fmt: skip
-SIDE = 0.2  #: of a square, in inches
-LABELS = 1.56  #: room for the names of the groups, in inches
+SIDE = 0.255  #: of a square, in inches
+LABELS = 1.8  #: room for the names of the groups, in inches
 
 
 def mosaic(
-    words: pd.Series, groups: pd.Series, *, looks: Mapping[str, tuple[str, str]] = LOOKS, columns: int = 24
+    words: pd.Series, groups: pd.Series, *, looks: Mapping[str, tuple[str, str]] = LOOKS, columns: int = 18
 ) -> Axes:
     """Draw one square for each item, by group, in the order in which they come.
 
@@ -68,7 +68,7 @@ def mosaic(
         figure, ax = plt.subplots(figsize=(WIDTH, height))
         figure.subplots_adjust(left=LABELS / WIDTH, right=1, bottom=0, top=1)
         for group, (line, members) in places.items():
-            ax.text(-0.3, line + 0.5, plain(group), ha="right", va="center", fontsize=9)
+            ax.text(-0.3, line + 0.5, plain(group), ha="right", va="center", fontsize=10.5)
             for at, word in enumerate(members):
                 _square(ax, at % columns, line + at // columns, looks[word])
         _key(ax, words.value_counts(), lines + 0.7, looks, columns)
@@ -82,7 +82,7 @@ def _square(ax: Axes, x: float, y: float, look: tuple[str, str]) -> None:
     square = Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, facecolor=colour, edgecolor=INK, linewidth=0.4)
     ax.add_patch(square).set_clip_on(False)  # the key reaches below the names of the groups
     ax.text(
-        x + 0.5, y + 0.52, sign, ha="center", va="center", fontsize=8, color=INK, fontfamily="DejaVu Sans"
+        x + 0.5, y + 0.52, sign, ha="center", va="center", fontsize=10, color=INK, fontfamily="DejaVu Sans"
     )
 
 
@@ -94,4 +94,4 @@ def _key(ax: Axes, counts: pd.Series, y: float, looks: Mapping[str, tuple[str, s
     for at, word in enumerate(present):
         x = start + at * step
         _square(ax, x, y, looks[word])
-        ax.text(x + 1.3, y + 0.5, f"{counts[word]} {word}", va="center", fontsize=10)
+        ax.text(x + 1.3, y + 0.5, f"{counts[word]} {word}", va="center", fontsize=10.5)

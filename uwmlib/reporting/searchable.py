@@ -13,6 +13,7 @@ import pandas as pd
 from uwmlib.errors import UwmError
 
 SYMBOL = re.compile(r"\$([^$]+)\$")
+COMMAND = re.compile(r"\\mathrm|[\\${}]")  # what a reader does not type
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class SearchableTable:
     caption : str
         Plain text.
     name : str
-        Id of the table, such as "tab-scoreboard".
+        Id of the table, such as "scoreboard".
     filters : mapping of str to sequence of str
         Label of a menu -> for each row the choice that it belongs to, or several, separated by "; ".
     marks : mapping of str to str
@@ -98,7 +99,7 @@ class SearchableTable:
             f' data-filter-{number}="{html.escape(choices[at])}"'
             for number, choices in enumerate(self.filters.values())
         )
-        words = " ".join(str(value) for value in (row, *values)).replace("$", "").replace("\\", "")
+        words = COMMAND.sub("", " ".join(str(value) for value in (row, *values)))
         cells = "".join(self._cell(name, value) for name, value in values.items())
         return (
             f'<tr role="row" id="{self.name}-{html.escape(str(row))}"{chosen} '
