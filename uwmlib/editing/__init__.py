@@ -6,6 +6,7 @@ from uwmlib.editing.calibration import score
 from uwmlib.editing.changes import Change, Delta, Gates, Scaling
 from uwmlib.editing.choice import choose_weights
 from uwmlib.editing.controls import random_like, select_magnitude, select_random, select_reversed
+from uwmlib.editing.gated_negation import GatedNegation, fit_gated_negation
 from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
 from uwmlib.editing.rescaling import rescaling_edit
@@ -20,6 +21,7 @@ from uwmlib.editing.word_list import single_tokens, unsafe_words, word_list_edit
 __all__ = [
     "Change",
     "Delta",
+    "GatedNegation",
     "Gates",
     "GradientScores",
     "PairSums",
@@ -31,6 +33,7 @@ __all__ = [
     "combine",
     "delta_edit",
     "emitted",
+    "fit_gated_negation",
     "fit_safe_shift",
     "g_safe_clip_loss",
     "g_unsafe_loss",

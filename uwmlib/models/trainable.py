@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -20,3 +21,22 @@ def only_trainable(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iter
     finally:
         for parameter, flag in before:
             parameter.requires_grad_(flag)
+
+
+def gradients_of(
+    model: nn.Module, names: Iterable[str], loss: Callable[[], torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return the gradient of a loss in parameters by name, and leave the model as it was.
+
+    Parameters
+    ----------
+    model : nn.Module
+    names : iterable of str
+        Of parameters that the loss depends on.
+    loss : callable () -> Tensor, scalar
+        Called once, with gradients on.
+    """
+    parameters = {name: model.get_parameter(name) for name in names}
+    with only_trainable(model, parameters.values()), torch.enable_grad():
+        found = torch.autograd.grad(loss(), list(parameters.values()))
+    return dict(zip(parameters, found, strict=True))
