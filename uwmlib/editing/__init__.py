@@ -6,6 +6,7 @@ from uwmlib.editing.calibration import score
 from uwmlib.editing.changes import Change, Delta, Gates, Scaling
 from uwmlib.editing.choice import choose_weights
 from uwmlib.editing.controls import random_like, select_magnitude, select_random, select_reversed
+from uwmlib.editing.dampening import Dampening, dampening_factor, fit_dampening
 from uwmlib.editing.gated_negation import GatedNegation, fit_gated_negation
 from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
@@ -14,12 +15,14 @@ from uwmlib.editing.safe_shift import SafeShift, fit_safe_shift
 from uwmlib.editing.saliency import PairSums, combine, emitted, received, token_statistics
 from uwmlib.editing.scores import Scores
 from uwmlib.editing.selection import select_adaptive, select_fixed, select_positive
+from uwmlib.editing.set_difference import SetDifference, fit_set_difference, set_difference
 from uwmlib.editing.shifts import delta_edit, residual_shift_edit, shift_edit
 from uwmlib.editing.weight_edit import WeightEdit
 from uwmlib.editing.word_list import single_tokens, unsafe_words, word_list_edit
 
 __all__ = [
     "Change",
+    "Dampening",
     "Delta",
     "GatedNegation",
     "Gates",
@@ -28,13 +31,17 @@ __all__ = [
     "SafeShift",
     "Scaling",
     "Scores",
+    "SetDifference",
     "WeightEdit",
     "choose_weights",
     "combine",
+    "dampening_factor",
     "delta_edit",
     "emitted",
+    "fit_dampening",
     "fit_gated_negation",
     "fit_safe_shift",
+    "fit_set_difference",
     "g_safe_clip_loss",
     "g_unsafe_loss",
     "gate_edit",
@@ -50,6 +57,7 @@ __all__ = [
     "select_positive",
     "select_random",
     "select_reversed",
+    "set_difference",
     "shift_edit",
     "single_tokens",
     "token_statistics",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from tqdm.auto import tqdm
 
+from uwmlib.errors import UwmError
 from uwmlib.models.losses import symmetric_infonce
+from uwmlib.models.trainable import gradients_of
 from uwmlib.models.vlm import Vlm
 from uwmlib.tuples.tuples import Tuples
 
@@ -49,3 +51,12 @@ def contrast(vlm: Vlm, images: torch.Tensor, texts: torch.Tensor) -> torch.Tenso
     scale = getattr(vlm.model, "logit_scale", None)
     factor = LARGEST_SCALE if scale is None else scale.exp().clamp(max=LARGEST_SCALE)
     return symmetric_infonce(images, texts, factor)
+
+
+def pair_gradients(vlm: Vlm, batch: Tuples, side: str, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Return the gradient of the contrastive loss of a batch's safe or unsafe pairs in parameters by name."""
+    found = gradients_of(vlm.model, names, lambda: contrast(vlm, *embed_side(vlm, batch, side)))
+    wrong = next((name for name, gradient in found.items() if not torch.isfinite(gradient).all()), None)
+    if wrong is not None:
+        raise UwmError(f"The gradient of {wrong} is NaN or infinite: check the inputs, or use float32.")
+    return found
