@@ -10,6 +10,8 @@ from uwmlib.editing.dampening import Dampening, dampening_factor, fit_dampening
 from uwmlib.editing.gated_negation import GatedNegation, fit_gated_negation
 from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
+from uwmlib.editing.leace import Leace, fit_leace
+from uwmlib.editing.maps import map_edit
 from uwmlib.editing.rescaling import rescaling_edit
 from uwmlib.editing.safe_shift import SafeShift, fit_safe_shift
 from uwmlib.editing.saliency import PairSums, combine, emitted, received, token_statistics
@@ -27,6 +29,7 @@ __all__ = [
     "GatedNegation",
     "Gates",
     "GradientScores",
+    "Leace",
     "PairSums",
     "SafeShift",
     "Scaling",
@@ -40,12 +43,14 @@ __all__ = [
     "emitted",
     "fit_dampening",
     "fit_gated_negation",
+    "fit_leace",
     "fit_safe_shift",
     "fit_set_difference",
     "g_safe_clip_loss",
     "g_unsafe_loss",
     "gate_edit",
     "gradient_scores",
+    "map_edit",
     "random_like",
     "received",
     "rescaling_edit",
