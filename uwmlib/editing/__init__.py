@@ -12,6 +12,7 @@ from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
 from uwmlib.editing.leace import Leace, fit_leace
 from uwmlib.editing.maps import map_edit
+from uwmlib.editing.null_space import NullSpace, fit_null_space
 from uwmlib.editing.rescaling import rescaling_edit
 from uwmlib.editing.safe_shift import SafeShift, fit_safe_shift
 from uwmlib.editing.saliency import PairSums, combine, emitted, received, token_statistics
@@ -30,6 +31,7 @@ __all__ = [
     "Gates",
     "GradientScores",
     "Leace",
+    "NullSpace",
     "PairSums",
     "SafeShift",
     "Scaling",
@@ -44,6 +46,7 @@ __all__ = [
     "fit_dampening",
     "fit_gated_negation",
     "fit_leace",
+    "fit_null_space",
     "fit_safe_shift",
     "fit_set_difference",
     "g_safe_clip_loss",
