@@ -76,6 +76,22 @@ def test_weights_are_dampened_and_put_back(family):
         assert bits(vlm) == before
 
 
+def test_behind_strength_1_lambda_is_alpha():
+    vlm = tiny_clip()
+    found = fit_dampening(vlm, tiny_tuples(4), sites=vlm.sites(text="out"), progress=False)
+    assert found.edit(0.3).description["lambda"] == found.edit(1.0).description["lambda"] == 1.0
+    edit = found.edit(4.0)
+    assert edit.description["lambda"] == 0.25
+    name = next(iter(found.encoders))
+    weight, delta = vlm.model.get_parameter(name).detach(), edit.changes[name].delta
+    selected = 4 * found.unsafe[name] > found.safe[name]
+    expected = weight * (0.25 * found.safe[name] / found.unsafe[name] - 1)
+    assert (
+        torch.allclose(delta[selected], expected[selected], rtol=1e-4, atol=1e-8)
+        and not delta[~selected].any()
+    )
+
+
 def test_sites_alone_are_dampened_and_of_a_stacked_weight_their_rows():
     vlm = tiny_clip()
     sites = vlm.sites(text="value", vision="fc2")

@@ -39,6 +39,7 @@ from uwmlib.errors import UwmError
 from uwmlib.models.sites import KINDS
 from uwmlib.models.vlm import Vlm
 from uwmlib.options import finite_number
+from uwmlib.training import fit_task_vector
 from uwmlib.tuples import Tuples
 
 __all__ = ["FAMILIES", "METHODS", "Method", "MethodFamily", "safe_shift"]
@@ -54,9 +55,10 @@ SHIFTS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  #: strengths of a safe shift among whic
 
 # Ladders of the strengths of families, by what the strength is.
 SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)  #: of neurons
-DAMPENED = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  #: 1 / alpha
+DAMPENED = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  #: 1 / alpha
 QS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 ERASED = (0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+TASKS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  #: lambda
 LISTED = (0.125, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
@@ -151,6 +153,10 @@ def _by_projection(vlm: Vlm, tuples: Tuples, *, alpha: float = 1.0) -> WeightEdi
     return fit_null_space(vlm, tuples).edit(alpha)
 
 
+def _by_task(vlm: Vlm, tuples: Tuples, *, alpha: float = 1.0) -> WeightEdit:
+    return fit_task_vector(vlm, tuples).edit(alpha)
+
+
 def _by_words(vlm: Vlm, tuples: Tuples, *, alpha: float = 0.0) -> WeightEdit:
     return word_list_edit(vlm, _words(vlm, tuples), strength=1 - alpha)
 
@@ -237,6 +243,7 @@ METHODS = {
     ),
     "leace": Method("what a linear probe tells unsafe embeddings by, erased", _by_erasure, ("alpha",)),
     "null-space": Method("directions of unsafe captions, projected out", _by_projection, ("alpha",)),
+    "task-vector": Method("what fine-tuning on unsafe pairs adds, taken away", _by_task, ("alpha",)),
     "word-list": Method("token embeddings of unsafe words, zeroed", _by_words, ("alpha",)),
     "random": Method(
         "control: weights drawn at random, negated", partial(_untaught, select=select_random),
@@ -341,6 +348,7 @@ FAMILIES = {
     "wanda-negated": MethodFamily("q, negated", QS, _difference("wanda", -1.0)),
     "leace": MethodFamily("s, 1 for LEACE", ERASED, partial(_fitted, by=fit_leace)),
     "null-space": MethodFamily("a, 1 to forget", ERASED, partial(_fitted, by=fit_null_space)),
+    "task-vector": MethodFamily("lambda", TASKS, partial(_fitted, by=fit_task_vector)),
     "word-list": MethodFamily("1 less the factor of a word's row", LISTED, _listed),
     "random": MethodFamily("tau", STRENGTHS, partial(_unfitted, edit=select_random)),
     "reversed": MethodFamily("tau", STRENGTHS, partial(_scored, select=select_reversed)),

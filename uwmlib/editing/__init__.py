@@ -10,6 +10,7 @@ from uwmlib.editing.dampening import Dampening, dampening_factor, fit_dampening
 from uwmlib.editing.gated_negation import GatedNegation, fit_gated_negation
 from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
+from uwmlib.editing.interpolation import interpolation_edit
 from uwmlib.editing.leace import Leace, fit_leace
 from uwmlib.editing.maps import map_edit
 from uwmlib.editing.null_space import NullSpace, fit_null_space
@@ -53,6 +54,7 @@ __all__ = [
     "g_unsafe_loss",
     "gate_edit",
     "gradient_scores",
+    "interpolation_edit",
     "map_edit",
     "random_like",
     "received",

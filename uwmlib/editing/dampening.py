@@ -46,10 +46,7 @@ class Dampening:
     >>> tuples = uwm.load_tuples("mini-visu", split="train", n=16)
     >>> dampening = fit_dampening(vlm, tuples, progress=False)
     >>> weak, strong = dampening.edit(0.1), dampening.edit(1.0)
-    >>> dampened = [int((change.delta != 0).sum()) for change in
-    ...             (weak.changes["visual.transformer.resblocks.3.mlp.c_fc.weight"],
-    ...              strong.changes["visual.transformer.resblocks.3.mlp.c_fc.weight"])]
-    >>> dampened[0] < dampened[1]
+    >>> weak.n_weights < strong.n_weights
     True
     """
 
@@ -60,16 +57,16 @@ class Dampening:
     base_hashes: dict[str, str]
     facts: dict[str, Any]
 
-    def edit(self, strength: float = 1 / ALPHA, *, dampening: float = LAMBDA) -> WeightEdit:
+    def edit(self, strength: float = 1 / ALPHA, *, dampening: float | None = None) -> WeightEdit:
         """Return the edit at alpha = 1 / strength: where F_u > alpha F_s, the weight times min(lambda F_s / F_u, 1).
 
         Parameters
         ----------
         strength : float
-            1 / alpha; 0 changes nothing. At lambda = 1 the edit is the same for every strength from 1 on: there all
-            weights with F_u > F_s are dampened already, and no others can be.
-        dampening : float
-            lambda. Smaller ones dampen the selected weights more.
+            1 / alpha; 0 changes nothing.
+        dampening : float, optional
+            lambda; by default 1, as in the paper, for strengths up to 1. There all weights with F_u > F_s are dampened
+            already, and at lambda = 1 no others can be: a stronger edit has lambda = alpha, which is ours.
 
         Raises
         ------
@@ -77,6 +74,8 @@ class Dampening:
             If a number is negative or not finite, or the live weights are not those that the gradients were taken at.
         """
         finite_number(strength, "strength", least=0)
+        if dampening is None:
+            dampening = LAMBDA / max(1.0, strength)
         finite_number(dampening, "dampening", least=0)
         changes = {}
         for name, encoder in self.encoders.items():

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from uwmlib.models.vlm import Vlm
 
 
 @contextmanager
@@ -40,3 +44,23 @@ def gradients_of(
     with only_trainable(model, parameters.values()), torch.enable_grad():
         found = torch.autograd.grad(loss(), list(parameters.values()))
     return dict(zip(parameters, found, strict=True))
+
+
+def parameters_of(vlm: Vlm, encoder: str) -> list[str]:
+    """Return the names of the parameters that an encoder's embedding depends on, in the model's order.
+
+    The scale of the similarities and a captioner's decoder are in neither encoder.
+
+    Parameters
+    ----------
+    vlm : Vlm
+    encoder : "text" or "vision"
+    """
+    named = dict(vlm.model.named_parameters())
+    with only_trainable(vlm.model, named.values()), torch.inference_mode(False), torch.enable_grad():
+        if encoder == "text":
+            answer = vlm.encode_text(vlm.tokenize(["a small red ring"]))
+        else:
+            answer = vlm.encode_image(vlm.pixels.probe()[:1])
+        found = torch.autograd.grad(answer.sum(), list(named.values()), allow_unused=True)
+    return [name for name, gradient in zip(named, found, strict=True) if gradient is not None]
