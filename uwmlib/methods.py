@@ -55,8 +55,8 @@ SHIFTS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  #: strengths of a safe shift among whic
 
 # Ladders of the strengths of families, by what the strength is.
 SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)  #: of neurons
-DAMPENED = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  #: 1 / alpha
-QS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+DAMPENED = (0.1, 0.3, 0.5, 0.7, 0.85, 1.0, 1.3, 2.0)  #: 1 / alpha
+QS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 ERASED = (0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 TASKS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  #: lambda
 LISTED = (0.125, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -120,16 +120,14 @@ def _by_gradient(
     return scores.select(**options)
 
 
-def _by_shift(vlm: Vlm, tuples: Tuples, *, alpha: float = 1.0) -> WeightEdit:
-    return fit_safe_shift(vlm, tuples).edit(alpha)
+def _by_fit(vlm: Vlm, tuples: Tuples, *, fit: Callable[..., Any], alpha: float = 1.0) -> WeightEdit:
+    return fit(vlm, tuples).edit(alpha)
 
 
 def _by_gates(
     vlm: Vlm, tuples: Tuples, *, text: Kinds = "out", vision: Kinds = "fc2", tau: float = TAU
 ) -> WeightEdit:
-    return fit_gated_negation(vlm, tuples, text=text, vision=vision).edit(
-        {encoder: tau for encoder, kinds in (("text", text), ("vision", vision)) if kinds is not None}
-    )
+    return fit_gated_negation(vlm, tuples, text=text, vision=vision).edit(tau)
 
 
 def _by_dampening(vlm: Vlm, tuples: Tuples, *, alpha: float = ALPHA) -> WeightEdit:
@@ -143,18 +141,6 @@ def _by_difference(
     alpha: float = 0.0,
 ) -> WeightEdit:  # fmt: skip
     return fit_set_difference(vlm, tuples, score=score, text=text, vision=vision).edit(tau, alpha=alpha)
-
-
-def _by_erasure(vlm: Vlm, tuples: Tuples, *, alpha: float = 1.0) -> WeightEdit:
-    return fit_leace(vlm, tuples).edit(alpha)
-
-
-def _by_projection(vlm: Vlm, tuples: Tuples, *, alpha: float = 1.0) -> WeightEdit:
-    return fit_null_space(vlm, tuples).edit(alpha)
-
-
-def _by_task(vlm: Vlm, tuples: Tuples, *, alpha: float = 1.0) -> WeightEdit:
-    return fit_task_vector(vlm, tuples).edit(alpha)
 
 
 def _by_words(vlm: Vlm, tuples: Tuples, *, alpha: float = 0.0) -> WeightEdit:
@@ -227,7 +213,10 @@ METHODS = {
         "weights by the gradient of G-Safe-CLIP's loss, pruned", partial(_by_gradient, loss="g-safe-clip"),
         variants=READINGS,
     ),
-    "safe-shift": Method("one vector an encoder that leans every query to the safe side", _by_shift, ("alpha",)),
+    "safe-shift": Method(
+        "one vector an encoder that leans every query to the safe side",
+        partial(_by_fit, fit=fit_safe_shift), ("alpha",),
+    ),
     "gated-negation": Method(
         "neurons that lean to the unsafe side, for the knowledge that hangs on them, negated", _by_gates,
         ("text", "vision", "tau"),
@@ -238,12 +227,18 @@ METHODS = {
         partial(_by_difference, score="snip"), ("text", "vision", "tau", "alpha"),
     ),
     "wanda": Method(
-        "the same, by weight times input", partial(_by_difference, score="wanda"),
-        ("text", "vision", "tau", "alpha"),
+        "weights that unsafe pairs need and safe ones do not, by weight times input, removed",
+        partial(_by_difference, score="wanda"), ("text", "vision", "tau", "alpha"),
     ),
-    "leace": Method("what a linear probe tells unsafe embeddings by, erased", _by_erasure, ("alpha",)),
-    "null-space": Method("directions of unsafe captions, projected out", _by_projection, ("alpha",)),
-    "task-vector": Method("what fine-tuning on unsafe pairs adds, taken away", _by_task, ("alpha",)),
+    "leace": Method(
+        "what a linear probe tells unsafe embeddings by, erased", partial(_by_fit, fit=fit_leace), ("alpha",)
+    ),
+    "null-space": Method(
+        "directions of unsafe captions, projected out", partial(_by_fit, fit=fit_null_space), ("alpha",)
+    ),
+    "task-vector": Method(
+        "what fine-tuning on unsafe pairs adds, taken away", partial(_by_fit, fit=fit_task_vector), ("alpha",)
+    ),
     "word-list": Method("token embeddings of unsafe words, zeroed", _by_words, ("alpha",)),
     "random": Method(
         "control: weights drawn at random, negated", partial(_untaught, select=select_random),

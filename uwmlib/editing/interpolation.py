@@ -43,9 +43,9 @@ def interpolation_edit(vlm: Vlm, other: Vlm, strength: float) -> WeightEdit:
     >>> from uwmlib.editing import interpolation_edit
     >>> vlm = uwm.load_model("mini-ViT-L-14")
     >>> safe = uwm.load_model("mini-Safe-CLIP")
-    >>> ends = [float(each.model.ln_final.bias[0]) for each in (vlm, safe)]
+    >>> ends = [each.model.ln_final.bias[0].item() for each in (vlm, safe)]
     >>> with interpolation_edit(vlm, safe, 0.5).applied(vlm):
-    ...     middle = float(vlm.model.ln_final.bias[0])
+    ...     middle = vlm.model.ln_final.bias[0].item()
     >>> abs(middle - sum(ends) / 2) < 1e-6
     True
     """
