@@ -10,10 +10,11 @@ from tiny_models import bits, tiny_clip, tiny_tuples
 from typer.testing import CliRunner
 
 import uwmlib
+from uwmlib.cache import Cache
 from uwmlib.cli import app
 from uwmlib.editing import WeightEdit, gate_edit
 from uwmlib.errors import UwmError
-from uwmlib.methods import METHODS, Method
+from uwmlib.methods import FAMILIES, METHODS, Method
 
 VALUES = {"text": "fc1", "vision": "out", "tau": 0.3, "alpha": 0.5, "prior": False, "seed": 1}
 
@@ -36,6 +37,31 @@ def test_every_option_and_variant_of_a_method_makes_another_edit(name):
     by_variant = [edited(variant=variant) for variant in method.variants]
     assert by_variant[:1] == [plain][: len(method.variants)]
     assert method.edit(vlm, tuples).description["method"] == name
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_is_a_curve_from_next_to_nothing(name, tmp_path):
+    family, vlm, tuples = FAMILIES[name], tiny_clip(), tiny_tuples(12)
+    assert list(family.strengths) == sorted(family.strengths) and family.strengths[0] > 0
+    before = bits(vlm)
+    weights = torch.cat([parameter.detach().flatten() for parameter in vlm.model.parameters()])
+    edit_at = family.fit(vlm, tuples, cache=Cache(tmp_path), progress=False)
+    assert bits(vlm) == before
+
+    def moved(strength):
+        """How far the edit moves the weights, and whether they come back."""
+        with edit_at(strength).applied(vlm):
+            now = torch.cat([parameter.detach().flatten() for parameter in vlm.model.parameters()])
+        assert bits(vlm) == before
+        return float((now - weights).norm())
+
+    distances = [moved(strength) for strength in (1e-4, *family.strengths)]
+    assert distances[-1] > 0 and distances == sorted(distances)
+    assert distances[0] < 0.05 * float(weights.norm())
+
+
+def test_every_method_is_a_family():
+    assert METHODS.keys() - FAMILIES.keys() == set()
 
 
 @pytest.fixture

@@ -18,10 +18,11 @@ from uwmlib.files import load_tensors, save_tensors, sha256_of_file
 from uwmlib.mini.web import web_batch
 from uwmlib.mini.worlds import SECOND
 from uwmlib.models import mini
+from uwmlib.models.losses import symmetric_infonce
 from uwmlib.models.mini import wrap_mini
 from uwmlib.models.mini_architectures import bare_model
 from uwmlib.training import optimisation, recipes, train
-from uwmlib.training.contrastive import normalised_pixels, pairwise_sigmoid, symmetric_infonce
+from uwmlib.training.contrastive import normalised_pixels, pairwise_sigmoid
 from uwmlib.training.optimisation import frozen_copy, one_cycle, optimise
 from uwmlib.training.safe_clip import WEIGHTS, eight_losses, safe_clip_loss
 from uwmlib.tuples import load_tuples

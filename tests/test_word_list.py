@@ -97,3 +97,17 @@ def test_the_unsafe_words_of_the_mini_world_are_its_hazards_and_what_stands_arou
 def test_the_edit_scales_by_zero(vlm):
     (change,) = word_list_edit(vlm, ["lava"]).changes.values()
     assert isinstance(change, Scaling) and change.alpha == 0.0 and change.encoder == "text"
+
+
+def test_the_rows_shrink_with_the_strength(vlm):
+    weight = vlm.model.token_embedding.weight
+    clean, row = weight.detach().clone(), int(vlm.tokenize(["lava"])[0, 1])
+    for strength, factor in ((0.0, 1.0), (0.25, 0.75), (1.0, 0.0)):
+        edit = word_list_edit(vlm, ["lava"], strength=strength)
+        with edit.applied(vlm):
+            assert torch.equal(weight[row], clean[row] * factor) and torch.equal(weight[:row], clean[:row])
+        assert edit.description["strength"] == strength
+    assert torch.equal(weight, clean)
+    for wrong in (-0.1, 1.1, "all"):
+        with pytest.raises(UwmError, match="strength"):
+            word_list_edit(vlm, ["lava"], strength=wrong)

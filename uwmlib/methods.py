@@ -1,40 +1,65 @@
 """Every method by its name: from a model and calibration tuples to an edit. `uwm edit` and `uwm ls methods` read it.
 
-A new method costs its own file and a row in `METHODS`, as CONTRIBUTING.md shows.
+A new method costs its own file and a row in `METHODS`, as CONTRIBUTING.md shows; a row in `FAMILIES` makes it a curve
+over its strength, to be held beside the others at equal knowledge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from uwmlib.comparison import edit_that_keeps
+from uwmlib.cache import Cache
+from uwmlib.comparison import STRENGTHS, edit_that_keeps
 from uwmlib.editing import (
     Scores,
     WeightEdit,
+    fit_dampening,
+    fit_gated_negation,
+    fit_leace,
+    fit_null_space,
     fit_safe_shift,
+    fit_set_difference,
     gradient_scores,
     score,
     select_magnitude,
     select_random,
     select_reversed,
+    single_tokens,
+    unsafe_words,
+    word_list_edit,
 )
 from uwmlib.editing.controls import REVERSIBLE
+from uwmlib.editing.dampening import ALPHA
 from uwmlib.editing.gradients import VARIANTS as READINGS
 from uwmlib.editing.saliency import VARIANTS
+from uwmlib.errors import UwmError
+from uwmlib.models.sites import KINDS
 from uwmlib.models.vlm import Vlm
 from uwmlib.options import finite_number
+from uwmlib.training import fit_task_vector
 from uwmlib.tuples import Tuples
 
-__all__ = ["METHODS", "Method", "safe_shift"]
+__all__ = ["FAMILIES", "METHODS", "Method", "MethodFamily", "safe_shift"]
 
 Kinds = str | Sequence[str] | None
 # What methods that score weights take besides variants.
 SCORED = ("text", "vision", "tau", "alpha", "rule")
 TAU = 0.02  #: the paper's
+Q = 0.1  #: share that a set difference takes on unsafe pairs, as in the public code's example
+SHARE = 0.9  #: of the captions with a word on the list, those that are unsafe
 SHIFTS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  #: strengths of a safe shift among which one is looked for
+
+
+# Ladders of the strengths of families, by what the strength is.
+SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)  #: of neurons
+DAMPENED = (0.1, 0.3, 0.5, 0.7, 0.85, 1.0, 1.3, 2.0)  #: 1 / alpha
+QS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
+ERASED = (0.125, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+TASKS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  #: lambda
+LISTED = (0.125, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 @dataclass(frozen=True)
@@ -95,8 +120,37 @@ def _by_gradient(
     return scores.select(**options)
 
 
-def _by_shift(vlm: Vlm, tuples: Tuples, *, alpha: float = 1.0) -> WeightEdit:
-    return fit_safe_shift(vlm, tuples).edit(alpha)
+def _by_fit(vlm: Vlm, tuples: Tuples, *, fit: Callable[..., Any], alpha: float = 1.0) -> WeightEdit:
+    return fit(vlm, tuples).edit(alpha)
+
+
+def _by_gates(
+    vlm: Vlm, tuples: Tuples, *, text: Kinds = "out", vision: Kinds = "fc2", tau: float = TAU
+) -> WeightEdit:
+    return fit_gated_negation(vlm, tuples, text=text, vision=vision).edit(tau)
+
+
+def _by_dampening(vlm: Vlm, tuples: Tuples, *, alpha: float = ALPHA) -> WeightEdit:
+    if not finite_number(alpha, "alpha") > 0:
+        raise UwmError(f"alpha is {alpha:g}: give how many times more a weight must matter to unsafe pairs.")
+    return fit_dampening(vlm, tuples).edit(1 / alpha)
+
+
+def _by_difference(
+    vlm: Vlm, tuples: Tuples, *, score: str, text: Kinds = KINDS, vision: Kinds = KINDS, tau: float = Q,
+    alpha: float = 0.0,
+) -> WeightEdit:  # fmt: skip
+    return fit_set_difference(vlm, tuples, score=score, text=text, vision=vision).edit(tau, alpha=alpha)
+
+
+def _by_words(vlm: Vlm, tuples: Tuples, *, alpha: float = 0.0) -> WeightEdit:
+    return word_list_edit(vlm, _words(vlm, tuples), strength=1 - alpha)
+
+
+def _words(vlm: Vlm, tuples: Tuples) -> list[str]:
+    """Return the concepts that are single tokens; of tuples without such, words that unsafe captions alone hold."""
+    concepts = sorted({concept for concept in tuples.concepts if concept})
+    return list(single_tokens(vlm, concepts)) or list(single_tokens(vlm, unsafe_words(tuples, share=SHARE)))
 
 
 def safe_shift(
@@ -159,7 +213,33 @@ METHODS = {
         "weights by the gradient of G-Safe-CLIP's loss, pruned", partial(_by_gradient, loss="g-safe-clip"),
         variants=READINGS,
     ),
-    "safe-shift": Method("one vector an encoder that leans every query to the safe side", _by_shift, ("alpha",)),
+    "safe-shift": Method(
+        "one vector an encoder that leans every query to the safe side",
+        partial(_by_fit, fit=fit_safe_shift), ("alpha",),
+    ),
+    "gated-negation": Method(
+        "neurons that lean to the unsafe side, for the knowledge that hangs on them, negated", _by_gates,
+        ("text", "vision", "tau"),
+    ),
+    "ssd": Method("weights that unsafe pairs need more, dampened (SSD)", _by_dampening, ("alpha",)),
+    "snip": Method(
+        "weights that unsafe pairs need and safe ones do not, by weight times gradient, removed",
+        partial(_by_difference, score="snip"), ("text", "vision", "tau", "alpha"),
+    ),
+    "wanda": Method(
+        "weights that unsafe pairs need and safe ones do not, by weight times input, removed",
+        partial(_by_difference, score="wanda"), ("text", "vision", "tau", "alpha"),
+    ),
+    "leace": Method(
+        "what a linear probe tells unsafe embeddings by, erased", partial(_by_fit, fit=fit_leace), ("alpha",)
+    ),
+    "null-space": Method(
+        "directions of unsafe captions, projected out", partial(_by_fit, fit=fit_null_space), ("alpha",)
+    ),
+    "task-vector": Method(
+        "what fine-tuning on unsafe pairs adds, taken away", partial(_by_fit, fit=fit_task_vector), ("alpha",)
+    ),
+    "word-list": Method("token embeddings of unsafe words, zeroed", _by_words, ("alpha",)),
     "random": Method(
         "control: weights drawn at random, negated", partial(_untaught, select=select_random),
         ("text", "vision", "tau", "alpha", "seed"),
@@ -172,3 +252,100 @@ METHODS = {
         "control: the largest weights, negated", partial(_untaught, select=select_magnitude)
     ),
 }  # fmt: skip
+
+EditAt = Callable[[float], WeightEdit]
+
+
+@dataclass(frozen=True)
+class MethodFamily:
+    """A method as a curve: what is costly is done once, then every strength has its edit.
+
+    Attributes
+    ----------
+    strength : str
+        What the strength is. A weak one changes next to nothing.
+    strengths : tuple of float
+        Ascending; from one that costs little to one that costs much on mini-ViT-L-14.
+    fit : callable (Vlm, Tuples, cache=..., progress=...) -> callable (float) -> WeightEdit
+        The tuples are those of calibration; a cache is used by those that pass over them once for several methods.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> from uwmlib.methods import FAMILIES
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> tuples = uwm.load_tuples("mini-visu", split="train", n=50)
+    >>> family = FAMILIES["leace"]
+    >>> edit_at = family.fit(vlm, tuples, progress=False)
+    >>> edits = [edit_at(strength) for strength in family.strengths]
+    >>> edits[0].description["strength"]
+    {'text': 0.125, 'vision': 0.125}
+    """
+
+    strength: str
+    strengths: tuple[float, ...]
+    fit: Callable[..., EditAt]
+
+
+def _scored(
+    vlm: Vlm, tuples: Tuples, *, cache: Cache | None = None, progress: bool = True,
+    select: Callable[..., WeightEdit], **options: Any,
+) -> EditAt:  # fmt: skip
+    scores = score(vlm, tuples, text="out", vision="fc2", cache=cache, progress=progress)
+    return lambda tau: select(scores, tau=tau, **options)
+
+
+def _graded(
+    vlm: Vlm, tuples: Tuples, *, cache: Cache | None = None, progress: bool = True, loss: str
+) -> EditAt:
+    scores = gradient_scores(vlm, tuples, loss=loss, cache=cache, progress=progress)
+    return lambda tau: scores.select(tau=tau)
+
+
+def _unfitted(
+    vlm: Vlm, tuples: Tuples, *, cache: Cache | None = None, progress: bool = True,
+    edit: Callable[..., WeightEdit], **options: Any,
+) -> EditAt:  # fmt: skip
+    return lambda tau: edit(vlm, tau=tau, **options)
+
+
+def _fitted(
+    vlm: Vlm, tuples: Tuples, *, cache: Cache | None = None, progress: bool = True,
+    by: Callable[..., Any], options: Mapping[str, Any] | None = None, **at: Any,
+) -> EditAt:  # fmt: skip
+    found = by(vlm, tuples, progress=progress, **(options or {}))
+    return lambda strength: found.edit(strength, **at)
+
+
+def _listed(vlm: Vlm, tuples: Tuples, *, cache: Cache | None = None, progress: bool = True) -> EditAt:
+    words = _words(vlm, tuples)
+    return lambda strength: word_list_edit(vlm, words, strength=strength)
+
+
+def _difference(score: str, alpha: float) -> Callable[..., EditAt]:
+    return partial(_fitted, by=fit_set_difference, options={"score": score}, alpha=alpha)
+
+
+#: Each method of `METHODS` as a curve, and variants of some: what a tournament at equal knowledge goes through.
+FAMILIES = {
+    "uwm": MethodFamily("tau", STRENGTHS, partial(_scored, select=Scores.select)),
+    "uwm-printed": MethodFamily("tau", STRENGTHS, partial(_scored, select=Scores.select, variant="paper")),
+    "g-unsafe": MethodFamily("tau, pruned", STRENGTHS, partial(_graded, loss="g-unsafe")),
+    "g-safe-clip": MethodFamily("tau, pruned", STRENGTHS, partial(_graded, loss="g-safe-clip")),
+    "safe-shift": MethodFamily("alpha", SHIFTS, partial(_fitted, by=fit_safe_shift)),
+    "gated-negation": MethodFamily(
+        "share of an encoder's neurons", SHARES, partial(_fitted, by=fit_gated_negation)
+    ),
+    "ssd": MethodFamily("1 / alpha", DAMPENED, partial(_fitted, by=fit_dampening)),
+    "snip": MethodFamily("q, removed", QS, _difference("snip", 0.0)),
+    "snip-negated": MethodFamily("q, negated", QS, _difference("snip", -1.0)),
+    "wanda": MethodFamily("q, removed", QS, _difference("wanda", 0.0)),
+    "wanda-negated": MethodFamily("q, negated", QS, _difference("wanda", -1.0)),
+    "leace": MethodFamily("s, 1 for LEACE", ERASED, partial(_fitted, by=fit_leace)),
+    "null-space": MethodFamily("a, 1 to forget", ERASED, partial(_fitted, by=fit_null_space)),
+    "task-vector": MethodFamily("lambda", TASKS, partial(_fitted, by=fit_task_vector)),
+    "word-list": MethodFamily("1 less the factor of a word's row", LISTED, _listed),
+    "random": MethodFamily("tau", STRENGTHS, partial(_unfitted, edit=select_random)),
+    "reversed": MethodFamily("tau", STRENGTHS, partial(_scored, select=select_reversed)),
+    "magnitude": MethodFamily("tau", STRENGTHS, partial(_unfitted, edit=select_magnitude)),
+}

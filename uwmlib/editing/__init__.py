@@ -6,36 +6,56 @@ from uwmlib.editing.calibration import score
 from uwmlib.editing.changes import Change, Delta, Gates, Scaling
 from uwmlib.editing.choice import choose_weights
 from uwmlib.editing.controls import random_like, select_magnitude, select_random, select_reversed
+from uwmlib.editing.dampening import Dampening, dampening_factor, fit_dampening
+from uwmlib.editing.gated_negation import GatedNegation, fit_gated_negation
 from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
+from uwmlib.editing.interpolation import interpolation_edit
+from uwmlib.editing.leace import Leace, fit_leace
+from uwmlib.editing.maps import map_edit
+from uwmlib.editing.null_space import NullSpace, fit_null_space
 from uwmlib.editing.rescaling import rescaling_edit
 from uwmlib.editing.safe_shift import SafeShift, fit_safe_shift
 from uwmlib.editing.saliency import PairSums, combine, emitted, received, token_statistics
 from uwmlib.editing.scores import Scores
 from uwmlib.editing.selection import select_adaptive, select_fixed, select_positive
+from uwmlib.editing.set_difference import SetDifference, fit_set_difference, set_difference
 from uwmlib.editing.shifts import delta_edit, residual_shift_edit, shift_edit
 from uwmlib.editing.weight_edit import WeightEdit
 from uwmlib.editing.word_list import single_tokens, unsafe_words, word_list_edit
 
 __all__ = [
     "Change",
+    "Dampening",
     "Delta",
+    "GatedNegation",
     "Gates",
     "GradientScores",
+    "Leace",
+    "NullSpace",
     "PairSums",
     "SafeShift",
     "Scaling",
     "Scores",
+    "SetDifference",
     "WeightEdit",
     "choose_weights",
     "combine",
+    "dampening_factor",
     "delta_edit",
     "emitted",
+    "fit_dampening",
+    "fit_gated_negation",
+    "fit_leace",
+    "fit_null_space",
     "fit_safe_shift",
+    "fit_set_difference",
     "g_safe_clip_loss",
     "g_unsafe_loss",
     "gate_edit",
     "gradient_scores",
+    "interpolation_edit",
+    "map_edit",
     "random_like",
     "received",
     "rescaling_edit",
@@ -47,6 +67,7 @@ __all__ = [
     "select_positive",
     "select_random",
     "select_reversed",
+    "set_difference",
     "shift_edit",
     "single_tokens",
     "token_statistics",

@@ -209,8 +209,8 @@ class Delta(Change):
 
     @property
     def n_weights(self) -> int:
-        """Number of weights that something is added to."""
-        return self.delta.numel()
+        """Number of weights that something is added to; 0 is nothing."""
+        return int(self.delta.count_nonzero())
 
     @property
     def n_candidates(self) -> int:

@@ -16,7 +16,7 @@ from uwmlib.editing.choice import choose_weights
 from uwmlib.editing.weight_edit import WeightEdit, parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.models.sites import Site, encoders_of
-from uwmlib.models.trainable import only_trainable
+from uwmlib.models.trainable import gradients_of
 from uwmlib.models.vlm import Vlm, require_vlm
 from uwmlib.options import ENCODERS, known, per_encoder, whole_number
 from uwmlib.tuples.tuples import require_tuples
@@ -314,10 +314,11 @@ def _gradients(
     other = embed["vision" if sites[0].encoder == "text" else "text"]
     with torch.no_grad():
         own_unsafe, other_safe, other_unsafe = own("unsafe"), other("safe"), other("unsafe")
-    parameters = {site.parameter: vlm.model.get_parameter(site.parameter) for site in sites}
-    with only_trainable(vlm.model, parameters.values()), torch.enable_grad():
-        value = loss(own("safe"), own_unsafe, other_safe, other_unsafe, variant=variant)
-        gradients = dict(zip(parameters, torch.autograd.grad(value, list(parameters.values())), strict=True))
+    gradients = gradients_of(
+        vlm.model,
+        dict.fromkeys(site.parameter for site in sites),
+        lambda: loss(own("safe"), own_unsafe, other_safe, other_unsafe, variant=variant),
+    )
     for site in sites:
         gradient = gradients[site.parameter]
         yield site, gradient if site.rows is None else gradient[slice(*site.rows)]

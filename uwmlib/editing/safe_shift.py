@@ -7,14 +7,14 @@ prior on the gallery, folded into one bias of the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
+from uwmlib.editing.pairs import paired_features
 from uwmlib.editing.shifts import shift_edit
 from uwmlib.editing.weight_edit import WeightEdit
 from uwmlib.errors import UwmError
@@ -148,7 +148,9 @@ def fit_safe_shift(
         raise UwmError(f"ridge is {ridge}: give a positive share of the mean variance, such as {RIDGE}.")
     check_batch_size(batch_size)
     moments = {encoder: _Moments() for encoder in ENCODERS}
-    for encoder, safe, unsafe in _features(vlm, tuples, batch_size, progress):
+    for encoder, safe, unsafe in paired_features(
+        vlm, tuples, batch_size=batch_size, progress=progress, about="safe shift"
+    ):
         moments[encoder].add(safe.double().cpu(), unsafe.double().cpu())
     return SafeShift(
         vlm,
@@ -156,20 +158,6 @@ def fit_safe_shift(
         {encoder: moments[encoder].length for encoder in wanted},
         len(tuples),
     )
-
-
-@torch.inference_mode()
-def _features(
-    vlm: Vlm, tuples: Tuples, batch_size: int, progress: bool
-) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Yield encoder, safe and unsafe embeddings [B, D] before they are made unit vectors, batch by batch."""
-    starts = tqdm(range(0, len(tuples), batch_size), disable=not progress, desc="safe shift")
-    for start in starts:
-        part = tuples[start : start + batch_size]
-        texts = [vlm.text_features(vlm.tokenize(side)) for side in (part.safe_texts, part.unsafe_texts)]
-        yield "text", *texts
-        pictures = (part.safe_images, part.unsafe_images)
-        yield "vision", *(vlm.image_features(vlm.preprocess(side)) for side in pictures)
 
 
 class _Moments:

@@ -19,14 +19,18 @@ _EMBEDDING = "token_embedding.weight"
 _NO_WORD = "zqxjvkq"  # becomes the unknown token, or several pieces
 
 
-def word_list_edit(vlm: Vlm, words: Sequence[str]) -> WeightEdit:
-    """Set the rows of the token embedding of these words to zero: the text encoder reads nothing in their place.
+def word_list_edit(vlm: Vlm, words: Sequence[str], *, strength: float = 1.0) -> WeightEdit:
+    """Scale the rows of the token embedding of these words towards zero.
+
+    At strength 1 they are zero: the text encoder reads nothing in the place of such a word.
 
     Parameters
     ----------
     vlm : Vlm
     words : sequence of str
         Each a single token of the model's tokenizer (`single_tokens` says which are).
+    strength : float in [0, 1]
+        The rows are multiplied by 1 - strength; 0 changes nothing.
 
     Returns
     -------
@@ -36,7 +40,8 @@ def word_list_edit(vlm: Vlm, words: Sequence[str]) -> WeightEdit:
     Raises
     ------
     UwmError
-        For no word, one that is no single token, or a model whose text encoder has no token embedding of its own.
+        For no word, one that is no single token, a strength out of range, or a model whose text encoder has no token
+        embedding of its own.
 
     Examples
     --------
@@ -54,6 +59,10 @@ def word_list_edit(vlm: Vlm, words: Sequence[str]) -> WeightEdit:
     """
     require_vlm(vlm)
     check_texts(words)
+    if not 0 <= finite_number(strength, "strength") <= 1:
+        raise UwmError(
+            f"strength is {strength:g}: give a number from 0, for nothing, to 1, for rows of zeros."
+        )
     tokens = single_tokens(vlm, words)
     wrong = [word for word in words if word not in tokens]
     if wrong:
@@ -69,10 +78,11 @@ def word_list_edit(vlm: Vlm, words: Sequence[str]) -> WeightEdit:
         base_hash=parameter_hash(vlm, names[0]),
         shape=tuple(weight.shape),
         indices=indices,
-        alpha=0.0,
+        alpha=1.0 - float(strength),
         candidates=weight.numel(),
     )
-    return WeightEdit({names[0]: change}, {"method": "word list", "words": len(rows)})
+    facts = {"method": "word-list", "words": len(rows), "strength": float(strength)}
+    return WeightEdit({names[0]: change}, facts)
 
 
 def single_tokens(vlm: Vlm, words: Iterable[str]) -> dict[str, int]:

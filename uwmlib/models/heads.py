@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from operator import attrgetter
 
 import torch
@@ -51,6 +52,60 @@ def find_head(model: nn.Module, encoder: str) -> tuple[str, torch.Tensor | None]
         f"{type(model).__name__} has no {encoder} encoder whose last layers are known: "
         f"its embedding cannot be shifted. Use CLIP, SigLIP or CoCa with transformer encoders."
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """The end of an encoder that is a LayerNorm and a projection without bias.
+
+    Attributes
+    ----------
+    name : str
+        Of the projection in `model.named_parameters()`.
+    matrix : Tensor [width, D]
+        The embedding is h @ matrix.
+    transposed : bool
+        Whether the parameter is the matrix's transpose, as that of a Linear is.
+    norm_name : str
+    norm : nn.LayerNorm
+        With weight and bias; gives h.
+    """
+
+    name: str
+    matrix: torch.Tensor
+    transposed: bool
+    norm_name: str
+    norm: nn.LayerNorm
+
+
+def find_projection(model: nn.Module, encoder: str) -> Projection:
+    """Find the matrix that makes an encoder's embedding, and the LayerNorm in front of it.
+
+    Parameters
+    ----------
+    model : nn.Module
+    encoder : "text" or "vision"
+
+    Raises
+    ------
+    UwmError
+        If the encoder does not end so: SigLIP's text projection has a bias, and its vision encoder no projection.
+    """
+    layers = _known_layers(model, encoder)
+    kinds = list(layers.values())
+    plain = len(kinds) == 2 and (
+        isinstance(kinds[0], nn.Parameter) or (isinstance(kinds[0], nn.Linear) and kinds[0].bias is None)
+    )
+    norm = kinds[-1] if kinds else None
+    if not plain or not isinstance(norm, nn.LayerNorm) or norm.weight is None or norm.bias is None:
+        raise UwmError(
+            f"The {encoder} encoder of this {type(model).__name__} does not end in a LayerNorm and a projection "
+            f"without bias, so its embedding cannot be mapped: use CLIP or CoCa."
+        )
+    (name, layer), norm_name = next(iter(layers.items())), list(layers)[-1]
+    if isinstance(layer, nn.Parameter):
+        return Projection(name, layer.detach(), False, norm_name, norm)
+    return Projection(f"{name}.weight", layer.weight.detach().T, True, norm_name, norm)
 
 
 def _known_layers(model: nn.Module, encoder: str) -> dict[str, nn.Module | nn.Parameter]:

@@ -2,5 +2,6 @@
 
 from uwmlib.training.optimisation import frozen_copy, optimise
 from uwmlib.training.recipes import RECIPES, Recipe, Task, train
+from uwmlib.training.task_vector import TaskVector, fit_task_vector
 
-__all__ = ["RECIPES", "Recipe", "Task", "frozen_copy", "optimise", "train"]
+__all__ = ["RECIPES", "Recipe", "Task", "TaskVector", "fit_task_vector", "frozen_copy", "optimise", "train"]

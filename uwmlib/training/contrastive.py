@@ -10,23 +10,9 @@ from torch.nn import functional as F
 from uwmlib.mini.web import web_batch
 from uwmlib.mini.worlds import World
 from uwmlib.models import Vlm
+from uwmlib.models.losses import symmetric_infonce
 
 Loss = Callable[[Vlm, torch.Tensor, torch.Tensor], torch.Tensor]  #: of a model, its pixels and its tokens
-
-
-def symmetric_infonce(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
-    """Return the mean of both directions' cross-entropies of a batch against its own pairing.
-
-    Parameters
-    ----------
-    images, texts : Tensor, shape [B, D]
-        Unit-norm embeddings; row i of one belongs to row i of the other.
-    scale : Tensor or float
-        Multiplies the cosine similarities (the inverse temperature).
-    """
-    logits = scale * images @ texts.T  # [B, D] x [D, B] -> [B, B]
-    labels = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
 def normalised_pixels(pictures: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from uwmlib.mini.randomness import Columns
 from uwmlib.mini.tokenizer import MiniTokenizer
 from uwmlib.mini.worlds import World
-from uwmlib.training.contrastive import normalised_pixels, symmetric_infonce
+from uwmlib.models.losses import symmetric_infonce
+from uwmlib.training.contrastive import normalised_pixels
 from uwmlib.tuples import Tuples
 
 SCALE = 100.0  #: fixed inverse temperature of the contrastive terms
