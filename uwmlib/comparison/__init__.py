@@ -10,10 +10,12 @@ from uwmlib.comparison.equal_knowledge import (
     at_knowledge,
     edit_that_keeps,
     knowledge_table,
+    strength_that_keeps,
 )
 from uwmlib.comparison.seeds import score_over_seeds
 from uwmlib.comparison.settings import Setting, evaluate_edits
-from uwmlib.comparison.strengths import STRENGTHS, evaluate_strengths
+from uwmlib.comparison.shifted import shifted_setting
+from uwmlib.comparison.strengths import STRENGTHS, evaluate_strengths, sweep
 
 __all__ = [
     "LEAST_KEPT",
@@ -30,5 +32,8 @@ __all__ = [
     "knowledge_table",
     "score_over_seeds",
     "setting_difference",
+    "shifted_setting",
+    "strength_that_keeps",
+    "sweep",
     "with_controls",
 ]

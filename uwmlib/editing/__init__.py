@@ -6,9 +6,12 @@ from uwmlib.editing.calibration import score
 from uwmlib.editing.changes import Change, Delta, Gates, Scaling
 from uwmlib.editing.choice import choose_weights
 from uwmlib.editing.controls import random_like, select_magnitude, select_random, select_reversed
+from uwmlib.editing.features import Features, collect_features
 from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
 from uwmlib.editing.rescaling import rescaling_edit
+from uwmlib.editing.residual_shift import ResidualShift, fit_residual_shift
+from uwmlib.editing.safe_fit import SafeLoss
 from uwmlib.editing.safe_shift import SafeShift, fit_safe_shift
 from uwmlib.editing.saliency import PairSums, combine, emitted, received, token_statistics
 from uwmlib.editing.scores import Scores
@@ -20,17 +23,22 @@ from uwmlib.editing.word_list import single_tokens, unsafe_words, word_list_edit
 __all__ = [
     "Change",
     "Delta",
+    "Features",
     "Gates",
     "GradientScores",
     "PairSums",
+    "ResidualShift",
+    "SafeLoss",
     "SafeShift",
     "Scaling",
     "Scores",
     "WeightEdit",
     "choose_weights",
+    "collect_features",
     "combine",
     "delta_edit",
     "emitted",
+    "fit_residual_shift",
     "fit_safe_shift",
     "g_safe_clip_loss",
     "g_unsafe_loss",

@@ -53,6 +53,42 @@ def find_head(model: nn.Module, encoder: str) -> tuple[str, torch.Tensor | None]
     )
 
 
+def find_projection(model: nn.Module, encoder: str) -> tuple[str, bool]:
+    """Find the matrix that an encoder's embedding comes out of.
+
+    Returns
+    -------
+    str, bool
+        Its name in `model.named_parameters()`, and whether it is stored as [D, width]; its other form is [width, D].
+
+    Raises
+    ------
+    UwmError
+        If the encoder does not end in a matrix without a bias.
+    """
+    for name, layer in _known_layers(model, encoder).items():
+        if isinstance(layer, nn.Parameter):
+            return name, False
+        if isinstance(layer, nn.Linear) and layer.bias is None:
+            return f"{name}.weight", True
+        break
+    raise UwmError(
+        f"The {encoder} encoder of {type(model).__name__} does not end in a projection without a bias: "
+        f"no map of its embedding can be folded into it, only a shift."
+    )
+
+
+def head_parameters(model: nn.Module, encoder: str) -> list[str]:
+    """Return the names of the last bias of an encoder and of all that its features pass through behind it."""
+    bias, _ = find_head(model, encoder)
+    names = []
+    for name, layer in _known_layers(model, encoder).items():
+        if f"{name}.bias" == bias:
+            return [*names, bias]
+        names += [name] if isinstance(layer, nn.Parameter) else [f"{name}.weight"]
+    return names
+
+
 def _known_layers(model: nn.Module, encoder: str) -> dict[str, nn.Module | nn.Parameter]:
     """Return the last layers that do something, from the embedding backwards; none if the family names none."""
     for names in family_of(model).heads.get(encoder, ()):
