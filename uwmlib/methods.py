@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from uwmlib.comparison import Setting, shifted_setting, strength_that_keeps, sweep
+from uwmlib.comparison import SHIFTS, shift_that_keeps
 from uwmlib.editing import (
     Scores,
     WeightEdit,
@@ -28,7 +28,6 @@ from uwmlib.editing.controls import REVERSIBLE
 from uwmlib.editing.gradients import VARIANTS as READINGS
 from uwmlib.editing.saliency import VARIANTS
 from uwmlib.errors import UwmError
-from uwmlib.evaluation import evaluate_features
 from uwmlib.models.vlm import Vlm, require_vlm
 from uwmlib.options import ENCODERS, finite_number
 from uwmlib.tuples import BenignUses, Tuples
@@ -40,7 +39,6 @@ Kinds = str | Sequence[str] | None
 # What methods that score weights take besides variants.
 SCORED = ("text", "vision", "tau", "alpha", "rule")
 TAU = 0.02  #: the paper's
-SHIFTS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  #: strengths of a safe shift among which one is looked for
 
 
 @dataclass(frozen=True)
@@ -161,18 +159,12 @@ def safe_shift(
     """
     require_vlm(vlm)
     require_tuples(tuples)
-    keep = finite_number(keep, "keep")
     fit, held_out = (tuples, validation) if validation is not None else _held_out(tuples)
     fitted = {"encoders": encoders, "how": how, "rank": rank, "benign": benign}
     shift = fit_safe_shift(vlm, fit, **fitted, **{"progress": False} | options)
     features = collect_features(vlm, held_out, **options)
-    base = evaluate_features(features)
-
-    def measure(alpha: float) -> Setting:
-        return shifted_setting(shift, alpha, features, base=base)
-
-    points = sweep(measure, strengths, least_kept=100 * keep)
-    found = strength_that_keeps(measure, 100 * keep, points=points, tolerance=tolerance, steps=12)
+    search = {"strengths": strengths, "tolerance": tolerance}
+    found = shift_that_keeps(shift, 100 * finite_number(keep, "keep"), features, **search)
     if found.strength is None:
         raise UwmError(f"{found.reason}: ask for another share.")
     return shift.edit(found.strength)

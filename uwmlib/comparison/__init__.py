@@ -14,11 +14,12 @@ from uwmlib.comparison.equal_knowledge import (
 )
 from uwmlib.comparison.seeds import score_over_seeds
 from uwmlib.comparison.settings import Setting, evaluate_edits
-from uwmlib.comparison.shifted import shifted_setting
+from uwmlib.comparison.shifted import SHIFTS, shift_that_keeps, shifted_setting
 from uwmlib.comparison.strengths import STRENGTHS, evaluate_strengths, sweep
 
 __all__ = [
     "LEAST_KEPT",
+    "SHIFTS",
     "STRENGTHS",
     "AtKnowledge",
     "Choice",
@@ -32,6 +33,7 @@ __all__ = [
     "knowledge_table",
     "score_over_seeds",
     "setting_difference",
+    "shift_that_keeps",
     "shifted_setting",
     "strength_that_keeps",
     "sweep",
