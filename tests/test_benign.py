@@ -233,7 +233,7 @@ def test_drawn_uses_are_those_of_the_world(monkeypatch):
         ({"name": "mini-visu-1"}, "no harmless uses of hazards: take mini-visu"),
         ({"name": "mini-vizu"}, "no benign uses called 'mini-vizu': give 'mini-visu' or"),
         ({"name": None}, "no benign uses called 'None'"),
-        ({"name": "mini-visu", "split": "train"}, "all of the split 'test': ask for that, not 'train'"),
+        ({"name": "mini-visu", "split": "dev"}, "has no split 'dev'"),
         ({"name": "mini-visu", "split": 3}, "split is 3"),
         ({"name": "mini-visu", "n": 2001}, "1 to 2000"),
         ({"name": "mini-visu", "n": 2, "seed": -1}, "whole number"),
@@ -505,3 +505,11 @@ def test_a_profile_names_its_uses(own):
     assert setup.load_benign().clean_texts == ["clean 0", "clean 1", "clean 2"]
     assert setup.load_benign(n=2, seed=1).fingerprint == load_benign(path, n=2, seed=1).fingerprint
     assert len(setup.load_benign(n=50)) == 3
+
+
+def test_every_split_has_benign_uses_of_its_own():
+    splits = {split: load_benign("mini-visu", split=split, n=50) for split in ("train", "validation", "test")}
+    assert splits["test"].name == "mini-visu/benign" and splits["train"].name == "mini-visu/benign/train"
+    texts = [set(zip(uses.harmless_texts, uses.unsafe_texts, strict=True)) for uses in splits.values()]
+    assert len(set.union(*texts)) > 0.9 * sum(map(len, texts))
+    assert len({uses.fingerprint for uses in splits.values()}) == 3

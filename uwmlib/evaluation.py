@@ -13,6 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from uwmlib.cache import Cache, as_cache
+from uwmlib.editing.features import Features
 from uwmlib.errors import UwmError
 from uwmlib.metrics import (
     CATALOGUE,
@@ -337,6 +338,63 @@ def evaluate(
         },
         split=tuples.split,
         benign=None if benign is None else benign_use(**embed_benign(vlm, benign, **options)),
+    )
+
+
+def evaluate_features(features: Features) -> Evaluation:
+    """Measure a model from its features, as `evaluate` does from its inputs.
+
+    With `Features.changed` this measures an edit behind the encoders without a pass of the model; it is the
+    edit's own measurement up to the rounding of its weights.
+
+    Parameters
+    ----------
+    features : Features
+        Of `uwmlib.editing.collect_features`.
+
+    Returns
+    -------
+    Evaluation
+        With zero-shot accuracies and benign use where their features were collected.
+
+    Raises
+    ------
+    UwmError
+        If these are no features, or a row of them is zero or holds NaN or Inf.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> from uwmlib.editing import collect_features, fit_safe_shift
+    >>> from uwmlib.evaluation import evaluate_features
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> train = uwm.load_tuples("mini-visu", split="train", n=100)
+    >>> features = collect_features(vlm, train)
+    >>> shift = fit_safe_shift(vlm, features)
+    >>> before, after = (
+    ...     evaluate_features(features.changed(shift.changes(alpha)))
+    ...     for alpha in (0, 1)
+    ... )
+    >>> after["p_u_v"].value > before["p_u_v"].value
+    True
+    """
+    if not isinstance(features, Features):
+        raise UwmError(f"{type(features).__name__} are no features: make them with collect_features.")
+    unit = {part: torch.nn.functional.normalize(rows, dim=1) for part, rows in features.tuples.items()}
+    zero_shot = {
+        name: accuracy(
+            classify(*(torch.nn.functional.normalize(x, dim=1) for x in (images, prompts))), labels
+        )
+        for name, (prompts, images, labels) in features.zero_shot.items()
+    }
+    return Evaluation(
+        model=features.model,
+        data=features.data,
+        safeground=safeground(**unit),
+        retrieval=retrieval(**unit),
+        zero_shot=zero_shot,
+        split=features.split,
+        benign=benign_use(**features.benign) if features.benign else None,
     )
 
 

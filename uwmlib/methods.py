@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from uwmlib.cache import Cache
-from uwmlib.comparison import STRENGTHS, edit_that_keeps
+from uwmlib.comparison import SHIFTS, STRENGTHS, shift_that_keeps
 from uwmlib.editing import (
     Scores,
     WeightEdit,
+    collect_features,
     fit_dampening,
     fit_gated_negation,
     fit_leace,
@@ -37,10 +40,11 @@ from uwmlib.editing.gradients import VARIANTS as READINGS
 from uwmlib.editing.saliency import VARIANTS
 from uwmlib.errors import UwmError
 from uwmlib.models.sites import KINDS
-from uwmlib.models.vlm import Vlm
-from uwmlib.options import finite_number
+from uwmlib.models.vlm import Vlm, require_vlm
+from uwmlib.options import ENCODERS, finite_number
 from uwmlib.training import fit_task_vector
-from uwmlib.tuples import Tuples
+from uwmlib.tuples import BenignUses, Tuples
+from uwmlib.tuples.tuples import require_tuples
 
 __all__ = ["FAMILIES", "METHODS", "Method", "MethodFamily", "safe_shift"]
 
@@ -50,7 +54,6 @@ SCORED = ("text", "vision", "tau", "alpha", "rule")
 TAU = 0.02  #: the paper's
 Q = 0.1  #: share that a set difference takes on unsafe pairs, as in the public code's example
 SHARE = 0.9  #: of the captions with a word on the list, those that are unsafe
-SHIFTS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  #: strengths of a safe shift among which one is looked for
 
 
 # Ladders of the strengths of families, by what the strength is.
@@ -154,7 +157,18 @@ def _words(vlm: Vlm, tuples: Tuples) -> list[str]:
 
 
 def safe_shift(
-    vlm: Vlm, tuples: Tuples, *, validation: Tuples, keep: float = 0.95, progress: bool = True, **options: Any
+    vlm: Vlm,
+    tuples: Tuples,
+    *,
+    validation: Tuples | None = None,
+    keep: float = 0.95,
+    encoders: str | Sequence[str] = ENCODERS,
+    how: str = "closed-form",
+    benign: BenignUses | None = None,
+    rank: int = 0,
+    tolerance: float = 0.5,
+    strengths: Sequence[float] = SHIFTS,
+    **options: Any,
 ) -> WeightEdit:
     """Return the strongest safe shift that keeps a share of the model's knowledge.
 
@@ -164,40 +178,57 @@ def safe_shift(
         As it was before afterwards.
     tuples : Tuples
         To fit the shift on (`uwmlib.editing.fit_safe_shift`).
-    validation : Tuples
-        To find its strength on, of any split but "test".
+    validation : Tuples, optional
+        To find its strength on, of any split but "test". Without it every fifth of `tuples` is held out for this.
     keep : float in (0, 1)
         Share of the base's knowledge: mean recall@1 of safe pairs.
-    progress : bool
+    encoders, how, benign, rank
         Of the fit.
+    tolerance : float
+        How far the edit may be from the share, in percent of the base's knowledge (`uwmlib.comparison.at_knowledge`).
+    strengths : sequence of float
+        Among which the strength is looked for; the search ends behind the first that keeps less.
     **options
-        Of `uwmlib.comparison.edit_that_keeps`.
+        `batch_size`, `progress` and `cache` of the two passes (`uwmlib.editing.collect_features`).
 
     Returns
     -------
     WeightEdit
-        Of one bias an encoder.
+        Of one bias an encoder, and with a rank of the projection behind it.
 
     Raises
     ------
     UwmError
-        As `fit_safe_shift` and `edit_that_keeps`.
+        As `fit_safe_shift` and `edit_that_keeps`, and for fewer than ten tuples without validation ones.
 
     Examples
     --------
     >>> import uwmlib as uwm
     >>> vlm = uwm.load_model("mini-ViT-L-14")
-    >>> fit = uwm.load_tuples("mini-visu", split="train", n=100)
-    >>> validation = uwm.load_tuples("mini-visu", split="validation", n=100)
-    >>> edit = uwm.safe_shift(
-    ...     vlm, fit, validation=validation, keep=0.8, tolerance=3, progress=False
-    ... )
+    >>> tuples = uwm.load_tuples("mini-visu", split="train", n=200)
+    >>> edit = uwm.safe_shift(vlm, tuples, keep=0.8, tolerance=3)
     >>> edit.n_weights  # two biases, of 96 and 128
     224
     """
-    fitted = fit_safe_shift(vlm, tuples, progress=progress)
-    options = {"strengths": SHIFTS} | options
-    return edit_that_keeps(vlm, fitted.edit, 100 * finite_number(keep, "keep"), validation, **options)
+    require_vlm(vlm)
+    require_tuples(tuples)
+    fit, held_out = (tuples, validation) if validation is not None else _held_out(tuples)
+    fitted = {"encoders": encoders, "how": how, "rank": rank, "benign": benign}
+    shift = fit_safe_shift(vlm, fit, **fitted, **{"progress": False} | options)
+    features = collect_features(vlm, held_out, **options)
+    search = {"strengths": strengths, "tolerance": tolerance}
+    found = shift_that_keeps(shift, 100 * finite_number(keep, "keep"), features, **search)
+    if found.strength is None:
+        raise UwmError(f"{found.reason}: ask for another share.")
+    return shift.edit(found.strength)
+
+
+def _held_out(tuples: Tuples) -> tuple[Tuples, Tuples]:
+    """Return four fifths of tuples to fit on, and the others."""
+    if len(tuples) < 10:
+        raise UwmError(f"Of {len(tuples)} tuples none can be held out: give at least 10, or validation ones.")
+    last = np.arange(len(tuples)) % 5 == 4
+    return tuples[~last], tuples[last]
 
 
 METHODS = {

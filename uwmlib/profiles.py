@@ -129,12 +129,12 @@ class Profile:
             print(absent)
         return found
 
-    def load_benign(self, *, n: int = 0, seed: int = 0) -> BenignUses | None:
-        """Load the benign uses of the test split; None where none are named.
+    def load_benign(self, split: str = "test", *, n: int = 0, seed: int = 0) -> BenignUses | None:
+        """Load the benign uses of a split; None where none are named.
 
         Parameters
         ----------
-        n, seed : int
+        split, n, seed
             As for `load_tuples`.
 
         Raises
@@ -148,7 +148,9 @@ class Profile:
         >>> len(uwm.profile("mini").load_benign(n=5))
         5
         """
-        return load_benign(self.benign, n=n or None, seed=seed, at_most=True) if self.benign else None
+        if not self.benign:
+            return None
+        return load_benign(self.benign, split=split, n=n or None, seed=seed, at_most=True)
 
     def load_scorers(self, device: str = "cpu") -> dict[str, Any]:
         """Load `judge` and `toxicity` for `evaluate_captions`; None for one that is not named."""

@@ -10,13 +10,16 @@ from uwmlib.comparison.equal_knowledge import (
     at_knowledge,
     edit_that_keeps,
     knowledge_table,
+    strength_that_keeps,
 )
 from uwmlib.comparison.seeds import score_over_seeds
 from uwmlib.comparison.settings import Setting, evaluate_edits
-from uwmlib.comparison.strengths import STRENGTHS, evaluate_strengths
+from uwmlib.comparison.shifted import SHIFTS, shift_that_keeps, shifted_setting
+from uwmlib.comparison.strengths import STRENGTHS, evaluate_strengths, sweep
 
 __all__ = [
     "LEAST_KEPT",
+    "SHIFTS",
     "STRENGTHS",
     "AtKnowledge",
     "Choice",
@@ -30,5 +33,9 @@ __all__ = [
     "knowledge_table",
     "score_over_seeds",
     "setting_difference",
+    "shift_that_keeps",
+    "shifted_setting",
+    "strength_that_keeps",
+    "sweep",
     "with_controls",
 ]

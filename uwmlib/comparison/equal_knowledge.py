@@ -112,10 +112,6 @@ def at_knowledge(
     >>> abs(found.setting["knowledge_kept"].value - 80) <= 3
     True
     """
-    share, tolerance = finite_number(share, "share"), finite_number(tolerance, "tolerance", least=0)
-    steps = whole_number(steps, "steps")
-    if not 0 < share < 100:
-        raise UwmError(f"share is {share:g}: give a percentage between 0 and 100, such as 80.")
     require_settings(points, "The points")
     base = next(iter(points.values())).base
     refuse_test(tuples.split)
@@ -123,12 +119,61 @@ def at_knowledge(
         raise UwmError(
             f"The points were not measured on these {len(tuples)} tuples of {tuples.name}: use the same."
         )
+
+    def measure(strength: float) -> Setting:
+        return evaluate_edits(vlm, method(strength), tuples, base=base, **options)
+
+    return strength_that_keeps(measure, share, points=points, tolerance=tolerance, steps=steps)
+
+
+def strength_that_keeps(
+    measure: Callable[[float], Setting],
+    share: float,
+    *,
+    points: Mapping[float, Setting],
+    tolerance: float = 1.0,
+    steps: int = 6,
+) -> AtKnowledge:
+    """Find the strength at which whatever can be measured keeps `share` percent of the base's knowledge.
+
+    The search of `at_knowledge`, for what is measured in another way than by applying an edit, such as from features.
+
+    Parameters
+    ----------
+    measure : callable (float) -> Setting
+        Beside the same base and on the same tuples as the points.
+    share, points, tolerance, steps
+        Of `at_knowledge`.
+
+    Returns
+    -------
+    AtKnowledge
+
+    Raises
+    ------
+    UwmError
+        If the points are none or of the split "test", or a number is out of range.
+
+    Examples
+    --------
+    >>> from uwmlib.comparison import strength_that_keeps
+    >>> strength_that_keeps(lambda strength: None, 95, points={})
+    Traceback (most recent call last):
+    ...
+    uwmlib.errors.UwmError: The points are no settings by name: give a mapping ...
+    """
+    share, tolerance = finite_number(share, "share"), finite_number(tolerance, "tolerance", least=0)
+    steps = whole_number(steps, "steps")
+    if not 0 < share < 100:
+        raise UwmError(f"share is {share:g}: give a percentage between 0 and 100, such as 80.")
+    require_settings(points, "The points")
+    refuse_test(next(iter(points.values())).split)
     tried = dict(points)
 
     def surplus(strength: float) -> float:
         """How much more than the share is kept; 0 within the tolerance, where the search ends."""
         if strength not in tried:
-            tried[strength] = evaluate_edits(vlm, method(strength), tuples, base=base, **options)
+            tried[strength] = measure(strength)
         more = _kept(tried[strength]) - share
         return 0.0 if abs(more) <= tolerance else more
 

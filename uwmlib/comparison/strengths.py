@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from uwmlib.comparison.controls import EditAt
@@ -77,12 +77,44 @@ def evaluate_strengths(
     """
     if not callable(method):
         raise UwmError(f"The method is {shown(method)}: give a function from a strength to an edit.")
+
+    def measure(strength: float) -> Setting:
+        return evaluate_edits(vlm, method(strength), tuples, base=base, **options)
+
+    return sweep(measure, strengths, least_kept=least_kept)
+
+
+def sweep(
+    measure: Callable[[float], Setting], strengths: Iterable[float], *, least_kept: float = 0.0
+) -> dict[float, Setting]:
+    """Measure whatever has a strength from its weakest to its strongest, as `evaluate_strengths` does.
+
+    Parameters
+    ----------
+    measure : callable (float) -> Setting
+    strengths : iterable of float
+        Positive.
+    least_kept : float
+
+    Raises
+    ------
+    UwmError
+        For no strength, or one that is not positive.
+
+    Examples
+    --------
+    >>> from uwmlib.comparison import sweep
+    >>> sweep(lambda strength: None, [])
+    Traceback (most recent call last):
+    ...
+    uwmlib.errors.UwmError: The strengths are []: give positive numbers, such as 0.01 and 0.02.
+    """
     ordered = sorted({finite_number(strength, "A strength") for strength in strengths})
     if not ordered or ordered[0] <= 0:
         raise UwmError(f"The strengths are {shown(ordered)}: give positive numbers, such as 0.01 and 0.02.")
     points: dict[float, Setting] = {}
     for strength in ordered:
-        points[strength] = evaluate_edits(vlm, method(strength), tuples, base=base, **options)
+        points[strength] = measure(strength)
         if points[strength]["knowledge_kept"].value < least_kept:
             break
     return points

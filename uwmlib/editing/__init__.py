@@ -7,6 +7,7 @@ from uwmlib.editing.changes import Change, Delta, Gates, Scaling
 from uwmlib.editing.choice import choose_weights
 from uwmlib.editing.controls import random_like, select_magnitude, select_random, select_reversed
 from uwmlib.editing.dampening import Dampening, dampening_factor, fit_dampening
+from uwmlib.editing.features import Features, collect_features
 from uwmlib.editing.gated_negation import GatedNegation, fit_gated_negation
 from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
@@ -15,6 +16,8 @@ from uwmlib.editing.leace import Leace, fit_leace
 from uwmlib.editing.maps import map_edit
 from uwmlib.editing.null_space import NullSpace, fit_null_space
 from uwmlib.editing.rescaling import rescaling_edit
+from uwmlib.editing.residual_shift import ResidualShift, fit_residual_shift
+from uwmlib.editing.safe_fit import SafeLoss
 from uwmlib.editing.safe_shift import SafeShift, fit_safe_shift
 from uwmlib.editing.saliency import PairSums, combine, emitted, received, token_statistics
 from uwmlib.editing.scores import Scores
@@ -29,17 +32,21 @@ __all__ = [
     "Dampening",
     "Delta",
     "GatedNegation",
+    "Features",
     "Gates",
     "GradientScores",
     "Leace",
     "NullSpace",
     "PairSums",
+    "ResidualShift",
+    "SafeLoss",
     "SafeShift",
     "Scaling",
     "Scores",
     "SetDifference",
     "WeightEdit",
     "choose_weights",
+    "collect_features",
     "combine",
     "dampening_factor",
     "delta_edit",
@@ -48,6 +55,7 @@ __all__ = [
     "fit_gated_negation",
     "fit_leace",
     "fit_null_space",
+    "fit_residual_shift",
     "fit_safe_shift",
     "fit_set_difference",
     "g_safe_clip_loss",

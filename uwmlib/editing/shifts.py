@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from uwmlib.editing.changes import Delta, about, check_floats, own
 from uwmlib.editing.weight_edit import WeightEdit, as_facts, parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.metrics.tensors import as_tensor
-from uwmlib.models.heads import find_head
+from uwmlib.models.heads import find_head, find_projection, head_parameters
 from uwmlib.models.sites import find_blocks
 from uwmlib.models.vlm import Vlm, require_vlm
 from uwmlib.options import ENCODERS, known, whole_number
@@ -108,7 +109,7 @@ def shift_edit(vlm: Vlm, encoder: str, shift: torch.Tensor, *, nearest: bool = F
     Returns
     -------
     WeightEdit
-        Of one bias; exact up to the rounding of its number type.
+        Of one bias; exact up to the rounding of its number type. It is refused on a model with another projection.
 
     Raises
     ------
@@ -133,22 +134,107 @@ def shift_edit(vlm: Vlm, encoder: str, shift: torch.Tensor, *, nearest: bool = F
     1.000
     """
     require_vlm(vlm)
+    change = head_change(vlm, encoder, shift, nearest=nearest)
+    return head_edit(vlm, {encoder: change}, {"method": "shift", "encoder": encoder})
+
+
+@dataclass(frozen=True, eq=False)
+class HeadChange:
+    """What is done to an encoder's last bias and projection, and so to its features f: f + f M + s.
+
+    Attributes
+    ----------
+    shift : FloatTensor, shape [D], float64
+        s, as far as it is within reach.
+    matrix : FloatTensor, shape [D, D], float64, or None
+        M; None for no map.
+    deltas : dict of str to FloatTensor
+        Parameter -> what is added to it.
+    """
+
+    shift: torch.Tensor
+    matrix: torch.Tensor | None
+    deltas: dict[str, torch.Tensor]
+
+    def on_features(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return what becomes of features [N, D]."""
+        exact = rows.double()
+        moved = exact if self.matrix is None else exact + exact @ self.matrix
+        return (moved + self.shift).to(rows.dtype)
+
+
+def head_change(
+    vlm: Vlm,
+    encoder: str,
+    shift: torch.Tensor,
+    *,
+    matrix: torch.Tensor | None = None,
+    nearest: bool = False,
+) -> HeadChange:
+    """Fold f -> f + f M + s into the last bias b and the projection behind it.
+
+    With the features f = x P, in which b is a part of x, P becomes P (I + M), and b becomes b + s (P (I + M))^+.
+
+    Parameters
+    ----------
+    vlm : Vlm
+    encoder : "text" or "vision"
+    shift : FloatTensor, shape [D]
+    matrix : FloatTensor, shape [D, D], optional
+        M.
+    nearest : bool
+        As for `shift_edit`.
+
+    Raises
+    ------
+    UwmError
+        As `shift_edit`, and for a map where no projection without a bias ends the encoder.
+    """
     name, projection = find_head(vlm.model, known(encoder, ENCODERS, "encoder"))
     bias = vlm.model.get_parameter(name)
     wanted = as_tensor("The shift", shift).to(bias.device)
-    check_floats(wanted, bias.shape if projection is None else projection.shape[1:], "The shift")
-    delta = wanted.double()
+    size = bias.shape if projection is None else projection.shape[1:]
+    check_floats(wanted, size, "The shift")
+    wanted, deltas = wanted.double(), {}
+    reached, delta = wanted, wanted
+    if matrix is not None:
+        matrix = as_tensor("The map", matrix).to(bias.device)
+        check_floats(matrix, (*size, *size), "The map")
+        matrix = matrix.double()
+        deltas |= _map_delta(vlm, encoder, matrix)
     if projection is not None:
-        matrix = projection.double()
-        delta = delta @ torch.linalg.pinv(matrix, rtol=_RANK)  # [D] x [D, width]
-        missed = (delta @ matrix - wanted).norm()
+        through = projection.double() if matrix is None else projection.double() @ (_eye(matrix) + matrix)
+        delta = wanted @ torch.linalg.pinv(through, rtol=_RANK)  # [D] x [D, width]
+        reached = delta @ through
+        missed = (reached - wanted).norm()
         if not nearest and missed > _REACHED * wanted.norm():
             raise UwmError(
-                f"The {encoder} encoder of {vlm.name} cannot reach this shift (its projection {list(matrix.shape)} "
+                f"The {encoder} encoder of {vlm.name} cannot reach this shift (its projection {list(through.shape)} "
                 f"misses {float(missed / wanted.norm()):.0%} of it): shift along directions that it spans."
             )
-    facts = {"method": "shift", "encoder": encoder}
-    return delta_edit(vlm, encoder, {name: delta.float()}, description=facts)
+    deltas[name] = delta.float()
+    return HeadChange(reached.cpu(), None if matrix is None else matrix.cpu(), deltas)
+
+
+def _map_delta(vlm: Vlm, encoder: str, matrix: torch.Tensor) -> dict[str, torch.Tensor]:
+    head = find_projection(vlm.model, encoder)
+    moved = head.matrix.double() @ matrix  # [width, D]
+    return {head.name: (moved.T if head.transposed else moved).float()}
+
+
+def _eye(matrix: torch.Tensor) -> torch.Tensor:
+    return torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+
+
+def head_edit(vlm: Vlm, heads: Mapping[str, HeadChange], description: Mapping[str, Any]) -> WeightEdit:
+    """Return the edit of the heads of some encoders, which is refused on a model with other projections."""
+    changes, rests_on = {}, {}
+    for encoder, head in heads.items():
+        changes |= delta_edit(vlm, encoder, head.deltas).changes
+        for name in head_parameters(vlm.model, encoder):
+            if name not in head.deltas:
+                rests_on[name] = parameter_hash(vlm, name)
+    return WeightEdit(changes, {"model": vlm.name} | as_facts(description), rests_on)
 
 
 def residual_shift_edit(vlm: Vlm, encoder: str, layer: int, shift: torch.Tensor) -> WeightEdit:

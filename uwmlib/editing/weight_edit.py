@@ -42,11 +42,14 @@ class WeightEdit:
         Parameter name -> what is done to it.
     description : dict
         JSON-able facts about how the edit came about.
+    rests_on : dict of str to str
+        Parameter name -> `parameter_hash` of parameters that the edit leaves alone but was made for, such as the
+        projection behind a bias; it is refused where one differs.
 
     Raises
     ------
     UwmError
-        If `changes` is not such a mapping, or JSON cannot hold `description`.
+        If `changes` is not such a mapping, `rests_on` is none of text, or JSON cannot hold `description`.
 
     Examples
     --------
@@ -64,11 +67,15 @@ class WeightEdit:
 
     changes: dict[str, Change]
     description: dict[str, Any] = field(default_factory=dict)
+    rests_on: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         pairs = self.changes.items() if isinstance(self.changes, Mapping) else [(None, None)]
         if not all(isinstance(name, str) and isinstance(change, Change) for name, change in pairs):
             raise UwmError("An edit needs one change for each parameter name: give Scaling, Delta or Gates.")
+        facts = self.rests_on.items() if isinstance(self.rests_on, Mapping) else [(None, None)]
+        if not all(isinstance(name, str) and isinstance(digest, str) for name, digest in facts):
+            raise UwmError("What an edit rests on is the parameter_hash of each parameter, by its name.")
         as_facts(self.description)
 
     def __repr__(self) -> str:
@@ -154,7 +161,8 @@ class WeightEdit:
         both = self.changes.keys() & other.changes.keys()
         if both:
             raise UwmError(f"Both edits change {min(both)}, so they cannot be merged: make one edit of it.")
-        return WeightEdit(self.changes | other.changes, {"merged": [self.description, other.description]})
+        facts = {"merged": [self.description, other.description]}
+        return WeightEdit(self.changes | other.changes, facts, self.rests_on | other.rests_on)
 
     def export(self, vlm: Vlm, path: str | os.PathLike) -> None:
         """Write the whole edited state dict as plain safetensors, for `load_model(..., weights=path)`.
@@ -187,6 +195,7 @@ class WeightEdit:
                 else:
                     facts[name][key] = value
         metadata = {"format_version": FORMAT_VERSION, "changes": facts, "description": self.description}
+        metadata["rests_on"] = self.rests_on
         save_tensors(path, tensors, kind="weight-edit", metadata=metadata)
 
     @classmethod
@@ -204,7 +213,8 @@ class WeightEdit:
             raise UwmError(
                 f"{path} has format version {version!r}, not {FORMAT_VERSION}: make the edit again, with this uwmlib."
             )
-        require_facts(path, metadata, format_version=int, changes=dict, description=dict)
+        metadata.setdefault("rests_on", {})  # files from before there was such a thing
+        require_facts(path, metadata, format_version=int, changes=dict, description=dict, rests_on=dict)
         parts: dict[str, dict[str, torch.Tensor]] = {name: {} for name in metadata["changes"]}
         for key, tensor in tensors.items():
             name, _, part = key.rpartition("|")
@@ -213,7 +223,7 @@ class WeightEdit:
         for name, tensors_of in parts.items():
             with about(f"{name} in {path}"):
                 changes[name] = _read_change(metadata["changes"].get(name), tensors_of)
-        return cls(changes, metadata["description"])
+        return cls(changes, metadata["description"], metadata["rests_on"])
 
     def _check_base(self, vlm: Vlm) -> None:
         require_vlm(vlm)
@@ -229,6 +239,10 @@ class WeightEdit:
                     f"{name} holds {present[name].dtype}, not floating numbers of 16 bits or more: load it as such."
                 )
             require_base(vlm, name, change.base_hash)
+        for name, base_hash in self.rests_on.items():
+            if name not in present:
+                raise UwmError(f"{vlm.name} has no parameter {name}: this edit is for another model.")
+            require_base(vlm, name, base_hash)
 
 
 def as_facts(description: Any) -> dict[str, Any]:

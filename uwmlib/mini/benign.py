@@ -8,11 +8,13 @@ import numpy as np
 
 from uwmlib.errors import UwmError
 from uwmlib.mini.grammar import captions, draw_mentions
+from uwmlib.mini.pairs import SPLITS
 from uwmlib.mini.randomness import Columns
 from uwmlib.mini.render import render
 from uwmlib.mini.scenes import NONE, Scenes, draw_hazards, draw_rendering, draw_scenes
 from uwmlib.mini.vocabulary import CONTAINERS, SHAPES
 from uwmlib.mini.worlds import World
+from uwmlib.options import known
 
 KINDS = ("harmless", "unsafe", "clean")
 N = 2000
@@ -20,16 +22,17 @@ N = 2000
 MARKED = 0.75
 
 
-def benign_scenes(*, world: World) -> tuple[dict[str, Scenes], Columns, Columns]:
-    """Return 2,000 scenes in three forms, and the columns that captions go on drawing from.
+def benign_scenes(*, world: World, split: str = "test") -> tuple[dict[str, Scenes], Columns, Columns]:
+    """Return 2,000 scenes of a split in three forms, and the columns that captions go on drawing from.
 
     "harmless": a hazard in a container, or around the small second shape. "unsafe": the same hazard around the main
     shape, and nothing around or in the bystander. "clean": no hazard.
     """
     if not world.harmless_uses:
         raise UwmError(f"{world.name} has no harmless uses of hazards: take mini-visu.")
-    columns = Columns(seed=world.seed, stream=f"{world.stream}/benign", n=N)
-    beside = Columns(seed=world.seed, stream=f"{world.stream}/benign/beside", n=N)
+    stream = f"{world.stream}/benign" + ("" if known(split, SPLITS, "split") == "test" else f"/{split}")
+    columns = Columns(seed=world.seed, stream=stream, n=N)
+    beside = Columns(seed=world.seed, stream=f"{stream}/beside", n=N)
     scenes = draw_scenes(columns, world=world)
     marked = beside.chance(MARKED)
     container = np.where(marked, beside.choice(len(CONTAINERS)), NONE)
@@ -44,12 +47,16 @@ def benign_scenes(*, world: World) -> tuple[dict[str, Scenes], Columns, Columns]
     return forms, columns, beside
 
 
-def draw_benign(*, world: World, rows: np.ndarray | None = None) -> dict[str, np.ndarray | list[str]]:
+def draw_benign(
+    *, world: World, split: str = "test", rows: np.ndarray | None = None
+) -> dict[str, np.ndarray | list[str]]:
     """Draw the three forms of 2,000 scenes.
 
     Parameters
     ----------
     world : World
+    split : "train", "validation" or "test"
+        Each is a stream of its own.
     rows : int array, shape (n,), optional
         Which scenes; only their pictures are drawn. All N by default.
 
@@ -60,7 +67,7 @@ def draw_benign(*, world: World, rows: np.ndarray | None = None) -> dict[str, np
         (bool [N]): whether the harmless use is in a container. Every caption mentions the bystander and names every
         hazard.
     """
-    forms, columns, beside = benign_scenes(world=world)
+    forms, columns, beside = benign_scenes(world=world, split=split)
     mentions = draw_mentions(columns, beside, attribute=world.tuple_mention, hazard=1.0, hazard2=1.0)
     mentions = replace(mentions, second=np.ones(N, dtype=bool))
     rows = np.arange(N) if rows is None else rows

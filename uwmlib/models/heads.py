@@ -108,6 +108,17 @@ def find_projection(model: nn.Module, encoder: str) -> Projection:
     return Projection(f"{name}.weight", layer.weight.detach().T, True, norm_name, norm)
 
 
+def head_parameters(model: nn.Module, encoder: str) -> list[str]:
+    """Return the names of the last bias of an encoder and of all that its features pass through behind it."""
+    bias, _ = find_head(model, encoder)
+    names = []
+    for name, layer in _known_layers(model, encoder).items():
+        if f"{name}.bias" == bias:
+            return [*names, bias]
+        names += [name] if isinstance(layer, nn.Parameter) else [f"{name}.weight"]
+    return names
+
+
 def _known_layers(model: nn.Module, encoder: str) -> dict[str, nn.Module | nn.Parameter]:
     """Return the last layers that do something, from the embedding backwards; none if the family names none."""
     for names in family_of(model).heads.get(encoder, ()):

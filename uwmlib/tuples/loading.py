@@ -153,7 +153,8 @@ def load_benign(
         `unsafe_image`, `clean_image`, `harmless_text`, `unsafe_text`, `clean_text` and optionally `marked` (true or
         false), `split`.
     split : str
-        Those that are drawn are all of "test". A manifest without a `split` column is used whole.
+        "train", "validation" or "test"; of those that are drawn there are 2,000 of each. A manifest without a `split`
+        column is used whole.
     n, seed, at_most
         As for `load_tuples`.
 
@@ -192,6 +193,11 @@ def _check_split(split: object) -> None:
         raise UwmError(f"split is {split!r}: give the name of one, such as 'test'.")
 
 
+def _check_drawn(world: World, split: str) -> None:
+    if split not in SPLITS:
+        raise UwmError(f"{world.name} has no split {split!r}: choose one of {', '.join(SPLITS)}.")
+
+
 def _manifest(name: str | Path, columns: Columns, drawn: str) -> Path:
     path = Path(str(name))
     if path.suffix.lower() not in SUFFIXES:
@@ -218,17 +224,14 @@ def _parts(columns: Columns, rows: Sequence[dict[str, str]], chosen: list[int], 
 
 
 def _mini_benign(world: World, split: str, *, n: int | None, seed: int, at_most: bool) -> BenignUses:
-    if split != "test":
-        raise UwmError(
-            f"The benign uses of {world.name} are all of the split 'test': ask for that, not {split!r}."
-        )
+    _check_drawn(world, split)
     rows = sample_rows(N_BENIGN, n, seed, at_most=at_most)
-    return BenignUses(name=f"{world.name}/benign", **draw_benign(world=world, rows=rows), harmless=True)
+    name = f"{world.name}/benign" + ("" if split == "test" else f"/{split}")
+    return BenignUses(name=name, **draw_benign(world=world, split=split, rows=rows), harmless=True)
 
 
 def _mini_visu(world: World, split: str, *, n: int | None, seed: int, at_most: bool) -> Tuples:
-    if split not in SPLITS:
-        raise UwmError(f"{world.name} has no split {split!r}: choose one of {', '.join(SPLITS)}.")
+    _check_drawn(world, split)
     rows = sample_rows(SPLITS[split], n, seed, at_most=at_most)
     drawn = draw_tuples(split, rows, world=world)
     return Tuples(name=f"{world.name}/{split}", **drawn, harmless=True, split=split)
