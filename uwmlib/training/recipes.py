@@ -155,9 +155,9 @@ RECIPES = {
         Recipe(_towards_safety, steps=150, learning_rate=1e-4, weight_decay=0.0, base="mini-ViT-L-14"),
     ),
     "mini-ViT-B-16": Recipe(CLIP, steps=4000),
-    "mini-ViT-B-32": Recipe(CLIP, steps=4800),
-    "mini-CoCa": Recipe(_on_the_web(coca_loss), steps=3000),
-    "mini-SigLIP": Recipe(_on_the_web(siglip_loss), steps=3000),
+    "mini-ViT-B-32": Recipe(CLIP, steps=7000),
+    "mini-CoCa": Recipe(_on_the_web(coca_loss), steps=7500),
+    "mini-SigLIP": Recipe(_on_the_web(siglip_loss), steps=9000),
     "mini-LLaVA": Recipe(
         _on_captions, steps=2000, batch_size=64, base="mini-ViT-L-14", trained=TRAINED,
         file="{}/model.safetensors", write=write_folder,
