@@ -268,6 +268,20 @@ def test_rows_of_other_seeds_are_read_only_under_the_same_readings(own_folder, m
     assert studies.rows_of_seeds(setup, **data, readings=readings)[0] == {}
 
 
+def test_rows_of_the_own_base_are_read_when_asked_for_and_only_of_its_shipped_weights(own_folder):
+    setup, tuples, readings = uwm.profile("mini"), tiny_tuples(6), studies.Readings()
+    data = {"calibration": tuples, "validation": tuples, "test": tuples, "readings": readings}
+    models = (setup.base_model, setup.safe_model)
+    facts = shipped._rows_rest_on(models, tuples, tuples, tuples, readings)
+    path = shipped.study_path("table1", models[0])
+    studies.save_evaluations(path, {"CLIP": drawn_evaluation(6)}, facts=facts)
+    assert studies.rows_of_seeds(setup, **data)[0] == {}
+    found, source = studies.rows_of_seeds(setup, **data, own=True)
+    assert list(found) == [0] and models[0] in source
+    other = replace(setup, base_weights="mine.safetensors")
+    assert studies.rows_of_seeds(other, **data, own=True)[0] == {}
+
+
 def test_another_base_has_no_other_seeds():
     assert uwm.profile("mini").seeds
     assert not uwm.profile("mini", base_model="mini-ViT-B-32").seeds

@@ -188,7 +188,8 @@ def rows_of_seeds(
     {}
     """
     found = {}
-    bases = ({0: (setup.base_model, setup.safe_model)} if own else {}) | setup.seeds
+    by_name = not (setup.base_weights or setup.safe_weights)  # other weights are not the shipped models
+    bases = ({0: (setup.base_model, setup.safe_model)} if own and by_name else {}) | setup.seeds
     for seed, (base, safe) in bases.items():
         wanted = _rows_rest_on((base, safe), calibration, validation, test, readings)
         rows = _shipped("table1", base, load_evaluations, lambda wanted=wanted: wanted)
