@@ -343,16 +343,18 @@ def test_rows_of_other_seeds_are_read_only_under_the_same_readings(own_folder, m
 @pytest.mark.parametrize(
     "other", [{"base_weights": "mine.safetensors"}, {"benign": "uses.csv"}, {"zero_shot": "sets"}]
 )
-def test_rows_of_the_own_base_are_read_where_sets_uses_and_weights_are_those_of_the_profile(other):
-    standard = uwm.profile("mini")
-    data = {"calibration": "train", "validation": "validation", "test": "test"}
-    data = {
-        part: standard.load_tuples(split, n=2000 if split == "train" else 0) for part, split in data.items()
-    }
-    data["readings"] = studies.Readings()
-    found, _ = studies.rows_of_seeds(standard, **data, own=True)
-    assert list(found) == [0, 1, 2] and found[0]["CLIP"].model == "mini-ViT-L-14"
-    assert studies.rows_of_seeds(uwm.profile("mini", **other), **data, own=True)[0] == {}
+def test_rows_of_the_own_base_are_read_when_asked_for_and_only_as_the_profile_has_it(own_folder, other):
+    setup, tuples, readings = uwm.profile("mini"), tiny_tuples(6), studies.Readings()
+    data = {"calibration": tuples, "validation": tuples, "test": tuples, "readings": readings}
+    models = (setup.base_model, setup.safe_model)
+    facts = shipped._rows_rest_on(models, tuples, tuples, tuples, readings)
+    path = shipped.study_path("table1", models[0])
+    studies.save_evaluations(path, {"CLIP": drawn_evaluation(6)}, facts=facts)
+    assert studies.rows_of_seeds(setup, **data)[0] == {}
+    found, source = studies.rows_of_seeds(setup, **data, own=True)
+    assert list(found) == [0] and models[0] in source
+    for changed in (uwm.profile("mini", **other), replace(setup, **other)):
+        assert studies.rows_of_seeds(changed, **data, own=True)[0] == {}
 
 
 def test_another_base_has_no_other_seeds():

@@ -262,7 +262,8 @@ def rows_of_seeds(
 def _measured_alike(setup: Profile) -> bool:
     """Whether sets and benign uses are those that shipped rows were measured on, and the models those named."""
     standard = profile("mini")
-    return all(getattr(setup, part) == getattr(standard, part) for part in ("seeds", "zero_shot", "benign"))
+    parts = ("seeds", "base_weights", "safe_weights", "zero_shot", "benign")
+    return all(getattr(setup, part) == getattr(standard, part) for part in parts)
 
 
 def make_study(name: str, model: str, *, output: str | Path = "studies", progress: bool = True) -> Path:
