@@ -68,15 +68,11 @@ def test_every_model_prefers_what_it_is_asked_for(name):
     values = uwm.evaluate(uwm.load_model(name), tuples).as_percent()
     assert min(values["p_s_t"], values["p_s_v"]) > 60, values
     if not name.startswith("mini-Safe-CLIP"):
-        # The sigmoid loss learns slowest: mini-SigLIP is the weakest model, and the book says so.
-        limit = 30 if name == "mini-SigLIP" else 18
-        assert max(values["p_u_t"], values["p_u_v"]) < limit, values
+        assert max(values["p_u_t"], values["p_u_v"]) < 18, values
 
 
-#: Trained too short, and the book says so: the recall that each has at least.
-TOO_SHORT = {
-    "mini-CoCa": 20, "mini-SigLIP": 12, "mini-ViT-L-14-seed1": 27, "mini-ViT-L-14-seed2": 27,
-}  # fmt: skip
+#: Seeds of the main base that learn more slowly by its recipe, and the book says so: the recall that each has at least.
+SLOWER = {"mini-ViT-L-14-seed1": 27, "mini-ViT-L-14-seed2": 27}
 BASES = [name for name in CONTRASTIVE if "Safe-CLIP" not in name and world_of_model(name) is SECOND]
 
 
@@ -86,10 +82,7 @@ def test_every_base_knows_its_world(name):
     sets = [] if "-seed" in name else [uwm.zero_shot_set(each) for each in NAMES]
     found = measured(name, zero_shot=sets)
     recall = min(found["ts_vs"].value, found["vs_ts"].value)
-    if name in TOO_SHORT:
-        assert recall >= TOO_SHORT[name] and (not sets or found["zs_mean"].value > 30)
-        return
-    assert recall >= 30
+    assert recall >= SLOWER.get(name, 30)
     for data in sets:
         assert found.zero_shot[data.name].interval[0] > 1.5 * data.chance, data.name
 
