@@ -11,6 +11,7 @@ from uwmlib.comparison.equal_knowledge import (
     edit_that_keeps,
     knowledge_table,
 )
+from uwmlib.comparison.report import Requirements, recommended_report
 from uwmlib.comparison.seeds import score_over_seeds
 from uwmlib.comparison.settings import Setting, evaluate_edits
 from uwmlib.comparison.strengths import STRENGTHS, evaluate_strengths
@@ -20,6 +21,7 @@ __all__ = [
     "STRENGTHS",
     "AtKnowledge",
     "Choice",
+    "Requirements",
     "Setting",
     "at_knowledge",
     "choose_on_validation",
@@ -28,6 +30,7 @@ __all__ = [
     "evaluate_edits",
     "evaluate_strengths",
     "knowledge_table",
+    "recommended_report",
     "score_over_seeds",
     "setting_difference",
     "with_controls",

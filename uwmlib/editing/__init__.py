@@ -8,6 +8,7 @@ from uwmlib.editing.choice import choose_weights
 from uwmlib.editing.controls import random_like, select_magnitude, select_random, select_reversed
 from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
+from uwmlib.editing.reranker import rerank
 from uwmlib.editing.rescaling import rescaling_edit
 from uwmlib.editing.safe_shift import SafeShift, fit_safe_shift
 from uwmlib.editing.saliency import PairSums, combine, emitted, received, token_statistics
@@ -38,6 +39,7 @@ __all__ = [
     "gradient_scores",
     "random_like",
     "received",
+    "rerank",
     "rescaling_edit",
     "residual_shift_edit",
     "score",
