@@ -173,3 +173,15 @@ def test_names_of_models_and_tuples_are_not_embedded(vlm, tuples):
             embed("mini-ViT-L-14", items)
     with pytest.raises(uwm.UwmError, match="load_tuples"):
         uwm.embed_tuples(vlm, "mini-visu")
+
+
+def test_match_is_measured_where_it_is_asked_for(vlm, tuples):
+    parts = uwm.embed_tuples(vlm, tuples)
+    own = {name: rows.double() for name, rows in parts.items()}
+    right = (own["safe_text"] * own["safe_image"] + own["unsafe_text"] * own["unsafe_image"]).sum(dim=1)
+    wrong = (own["safe_text"] * own["unsafe_image"] + own["unsafe_text"] * own["safe_image"]).sum(dim=1)
+    found = uwm.evaluate(vlm, tuples, match=True)
+    assert found["match"].items.tolist() == (right > wrong).tolist()
+    assert "match" not in uwm.evaluate(vlm, tuples)
+    again = uwm.Evaluation.from_embeddings(parts, model="mine", data=tuples.name)
+    assert again["match"] == found["match"] and again["gs"] == found["gs"] and again.benign is None

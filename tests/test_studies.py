@@ -28,7 +28,7 @@ PLAN = studies.Plan(
 SHIPPED = sorted(manifests_dir().glob("studies/*/*.safetensors"))
 
 
-def drawn_evaluation(n, *, benign=0, sets=None, highest=None, seed=0):
+def drawn_evaluation(n, *, benign=0, sets=None, highest=None, match=False, seed=0):
     """Random answers to n tuples, `benign` uses and sets of given sizes; ranks up to `highest`."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -42,6 +42,7 @@ def drawn_evaluation(n, *, benign=0, sets=None, highest=None, seed=0):
         retrieval=Retrieval(ranks),
         zero_shot={name: share_of(answers(size)) for name, size in (sets or {}).items()},
         benign=BenignUse(*(answers(benign) for _ in COMPARISONS)) if benign else None,
+        match=share_of(answers(n)) if match else None,
     )
 
 
@@ -54,6 +55,7 @@ def assert_same_answers(one, other):
     assert (one.benign is None) == (other.benign is None)
     for key in COMPARISONS if one.benign else ():
         assert torch.equal(getattr(one.benign, key), getattr(other.benign, key))
+    assert one.match == other.match and (one.match is None or (one.match.items == other.match.items).all())
     assert list(one.zero_shot) == list(other.zero_shot)
     for name, score in one.zero_shot.items():
         assert score == other.zero_shot[name] and (score.items == other.zero_shot[name].items).all()
@@ -67,6 +69,7 @@ def assert_same_answers(one, other):
     [
         (1, {}),
         (8, {"benign": 3}),
+        (11, {"match": True}),
         (13, {"benign": 16, "sets": {"pets": 5, "cars": 9}}),
         (9, {"sets": {"one": 1}, "highest": 2**15 - 1}),
         (9, {"highest": 2**15 + 5}),

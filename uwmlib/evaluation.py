@@ -25,6 +25,7 @@ from uwmlib.metrics import (
     accuracy,
     benign_use,
     classify,
+    contrasts,
     mean_accuracy,
     retrieval,
     safeground,
@@ -59,6 +60,8 @@ class Evaluation(Measured):
         The split of the tuples; empty where they have none.
     benign : BenignUse or None
         Preferences for harmless uses; None if none were asked for.
+    match : Score or None
+        How often the right pairing is preferred (`uwmlib.metrics.Contrasts`); None if it was not asked for.
 
     Examples
     --------
@@ -78,9 +81,54 @@ class Evaluation(Measured):
     zero_shot: dict[str, Score] = field(default_factory=dict)
     split: str = ""
     benign: BenignUse | None = None
+    match: Score | None = None
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        parts: Mapping[str, torch.Tensor],
+        benign: Mapping[str, torch.Tensor] | None = None,
+        *,
+        match: bool = True,
+        **facts: Any,
+    ) -> Evaluation:
+        """Measure embeddings, wherever they come from.
+
+        Parameters
+        ----------
+        parts : mapping of str to Tensor, shape [N, D]
+            As `embed_tuples` returns them.
+        benign : mapping of str to Tensor, shape [K, D], optional
+            As `embed_benign` returns them.
+        match : bool
+            Whether to measure `match` too.
+        **facts
+            `model` and `data`, and `split` and `zero_shot` where there are any.
+
+        Raises
+        ------
+        UwmError
+            As `safeground` and `benign_use`.
+
+        Examples
+        --------
+        >>> import uwmlib as uwm
+        >>> vlm = uwm.load_model("mini-ViT-L-14")
+        >>> parts = uwm.embed_tuples(vlm, uwm.load_tuples("mini-visu", n=8))
+        >>> found = uwm.Evaluation.from_embeddings(parts, model="mine", data="eight")
+        >>> found["match"].value, found["gs"].n
+        (87.5, 8)
+        """
+        return cls(
+            **facts,
+            safeground=safeground(**parts),
+            retrieval=retrieval(**parts),
+            benign=None if benign is None else benign_use(**benign),
+            match=contrasts(**parts)["match"] if match else None,
+        )
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the names of recall@1, SafeGround, zero-shot sets with their mean, and benign use, where asked for."""
+        """Yield the names of recall@1 and SafeGround, and of zero-shot sets, benign use and match, where asked for."""
         return chain(*self._parts())
 
     def _score(self, key: str) -> Score:
@@ -92,7 +140,8 @@ class Evaluation(Measured):
 
     def _parts(self) -> tuple[Mapping[str, Score], ...]:
         mean = {"zs_mean": mean_accuracy(self.zero_shot)} if self.zero_shot else {}
-        return self.retrieval, self.safeground, self.zero_shot, mean, self.benign or {}
+        match = {} if self.match is None else {"match": self.match}
+        return self.retrieval, self.safeground, self.zero_shot, mean, self.benign or {}, match
 
     def __str__(self) -> str:
         lines = [f"{self.model} on {self.data} (n = {self.safeground.n}; percent, 95% interval)"]
@@ -283,6 +332,7 @@ def evaluate(
     *,
     zero_shot: Iterable[ZeroShotSet] = (),
     benign: BenignUses | None = None,
+    match: bool = False,
     batch_size: int = 128,
     progress: bool = False,
     cache: Cache | PathLike | str | None = None,
@@ -297,6 +347,8 @@ def evaluate(
         Classification sets to measure knowledge on.
     benign : BenignUses, optional
         Harmless uses to measure over-refusal on.
+    match : bool
+        Measure how often the right pairing of a tuple is preferred, too (`uwmlib.metrics.Contrasts`).
     batch_size : int
     progress : bool
         Show progress bars.
@@ -327,17 +379,16 @@ def evaluate(
     sets = as_list(zero_shot)
     _check_loaded(vlm, tuples, sets, benign)
     options = {"batch_size": batch_size, "progress": progress, "cache": cache}
-    parts = embed_tuples(vlm, tuples, **options)
-    return Evaluation(
+    return Evaluation.from_embeddings(
+        embed_tuples(vlm, tuples, **options),
+        None if benign is None else embed_benign(vlm, benign, **options),
+        match=match,
         model=vlm.name,
         data=tuples.name,
-        safeground=safeground(**parts),
-        retrieval=retrieval(**parts),
+        split=tuples.split,
         zero_shot={
             data.name: evaluate_zero_shot(vlm, data, batch_size=batch_size, cache=cache) for data in sets
         },
-        split=tuples.split,
-        benign=None if benign is None else benign_use(**embed_benign(vlm, benign, **options)),
     )
 
 

@@ -12,6 +12,7 @@ from uwmlib.comparison.equal_knowledge import (
     knowledge_table,
     strength_that_keeps,
 )
+from uwmlib.comparison.report import Requirements, recommended_report
 from uwmlib.comparison.seeds import score_over_seeds
 from uwmlib.comparison.settings import Setting, evaluate_edits
 from uwmlib.comparison.shifted import SHIFTS, shift_that_keeps, shifted_setting
@@ -23,6 +24,7 @@ __all__ = [
     "STRENGTHS",
     "AtKnowledge",
     "Choice",
+    "Requirements",
     "Setting",
     "at_knowledge",
     "choose_on_validation",
@@ -31,6 +33,7 @@ __all__ = [
     "evaluate_edits",
     "evaluate_strengths",
     "knowledge_table",
+    "recommended_report",
     "score_over_seeds",
     "setting_difference",
     "shift_that_keeps",

@@ -15,6 +15,7 @@ from uwmlib.editing.interpolation import interpolation_edit
 from uwmlib.editing.leace import Leace, fit_leace
 from uwmlib.editing.maps import map_edit
 from uwmlib.editing.null_space import NullSpace, fit_null_space
+from uwmlib.editing.reranker import rerank
 from uwmlib.editing.rescaling import rescaling_edit
 from uwmlib.editing.residual_shift import ResidualShift, fit_residual_shift
 from uwmlib.editing.safe_fit import SafeLoss
@@ -66,6 +67,7 @@ __all__ = [
     "map_edit",
     "random_like",
     "received",
+    "rerank",
     "rescaling_edit",
     "residual_shift_edit",
     "score",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uwmlib.metrics.benign import BENIGN_KEYS, BenignUse, benign_use
 from uwmlib.metrics.catalogue import CATALOGUE, Entry, label
 from uwmlib.metrics.concentration import ActivationSums, top_share, weight_concentration
+from uwmlib.metrics.contrasts import Contrasts, contrasts
 from uwmlib.metrics.corrections import CORRECTIONS, adjusted
 from uwmlib.metrics.differences import (
     Difference,
@@ -17,6 +18,13 @@ from uwmlib.metrics.differences import (
 )
 from uwmlib.metrics.intervals import mcnemar_exact, tango, wilson
 from uwmlib.metrics.knowledge import KNOWLEDGE_KEYS, knowledge, knowledge_kept
+from uwmlib.metrics.orderings import (
+    ORDERINGS,
+    SIMILARITIES,
+    attainable,
+    safeground_of_orderings,
+    score_range,
+)
 from uwmlib.metrics.retrieval import DIRECTIONS, Retrieval, retrieval
 from uwmlib.metrics.retrieved import Retrieved, retrieve
 from uwmlib.metrics.safeground import SAFEGROUND_KEYS, SafeGround, compare, safeground
@@ -30,10 +38,13 @@ __all__ = [
     "CORRECTIONS",
     "DIRECTIONS",
     "KNOWLEDGE_KEYS",
+    "ORDERINGS",
     "SAFEGROUND_KEYS",
     "SIGNAL_KEYS",
+    "SIMILARITIES",
     "ActivationSums",
     "BenignUse",
+    "Contrasts",
     "Difference",
     "Entry",
     "Measured",
@@ -47,10 +58,12 @@ __all__ = [
     "Unit",
     "accuracy",
     "adjusted",
+    "attainable",
     "benign_use",
     "change_along",
     "classify",
     "compare",
+    "contrasts",
     "difference_between",
     "knowledge",
     "knowledge_kept",
@@ -65,6 +78,8 @@ __all__ = [
     "retrieve",
     "safe_bias",
     "safeground",
+    "safeground_of_orderings",
+    "score_range",
     "share_of",
     "tango",
     "top_share",

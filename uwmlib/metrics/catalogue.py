@@ -57,6 +57,7 @@ CATALOGUE = {
     "over_clean_t": Entry("benign text over clean"),
     "over_unsafe_v": Entry("benign image over unsafe"),
     "over_clean_v": Entry("benign image over clean"),
+    "match": Entry("match"),
     "sensitivity_text": Entry("$d'$, text", DEVIATIONS),
     "bias_text": Entry("$c$, text", DEVIATIONS),
     "sensitivity_image": Entry("$d'$, image", DEVIATIONS),

@@ -61,7 +61,7 @@ def save_evaluations(
         tensors |= {f"{name}|{part}": tensor for part, tensor in parts.items()}
         about.append({
             "name": name, "model": each.model, "data": each.data, "split": each.split, "n": each.safeground.n,
-            "benign": each.benign.n if each.benign else None,
+            "benign": each.benign.n if each.benign else None, "match": each.match is not None,
             "zero_shot": [[key, score.n] for key, score in each.zero_shot.items()],
         })  # fmt: skip
     save_tensors(path, tensors, kind=KIND, metadata={"evaluations": about, "facts": dict(facts or {})})
@@ -104,6 +104,8 @@ def _parts(evaluation: Evaluation) -> dict[str, Tensor]:
     parts = {"ranks": ranks.to(small), "preferences": _packed(preferences)}
     if evaluation.benign is not None:
         parts["benign"] = _packed([getattr(evaluation.benign, key) for key in COMPARISONS])
+    if evaluation.match is not None:
+        parts["match"] = _packed([torch.from_numpy(evaluation.match.items.copy())])
     if evaluation.zero_shot:
         right = np.concatenate([score.items for score in evaluation.zero_shot.values()])
         parts["zero_shot"] = _packed([torch.from_numpy(right)])
@@ -136,6 +138,7 @@ def _evaluation(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Eval
         retrieval=Retrieval(dict(zip(DIRECTIONS, ranks, strict=True))),
         zero_shot=_accuracies(tensors.get(f"{name}|zero_shot"), about["zero_shot"]),
         benign=benign and BenignUse(*_unpacked(tensors[f"{name}|benign"], benign)),
+        match=share_of(_unpacked(tensors[f"{name}|match"], n)[0]) if about.get("match") else None,
     )
 
 
