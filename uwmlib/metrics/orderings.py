@@ -127,7 +127,9 @@ def _extremes(key: str, given: Given) -> tuple[float, float] | None:
     ends = [linprog(sign * gains[key], A_ub=np.stack(rows), b_ub=limits, **total) for sign in (1, -1)]
     if not all(end.success for end in ends):
         return None
-    return max(float(ends[0].fun), 0.0), min(0.0 - float(ends[1].fun), 100.0)  # rounding must not leave the scale
+    return max(float(ends[0].fun), 0.0), min(
+        0.0 - float(ends[1].fun), 100.0
+    )  # rounding must not leave the scale
 
 
 def _limits(name: str, value: float | tuple[float, float]) -> tuple[float, float]:
