@@ -40,8 +40,11 @@ class SearchableTable:
     --------
     >>> import pandas as pd
     >>> from uwmlib.reporting import SearchableTable
-    >>> frame = pd.DataFrame({"claim": ["$P_u^t$ rises"], "word": ["toy"]}, index=pd.Index(["C1"], name="id"))
-    >>> table = SearchableTable(frame, "Claims.", "tab-claims", filters={"word": ["toy"]})
+    >>> rows = {"claim": ["$P_u^t$ rises"], "word": ["toy"]}
+    >>> frame = pd.DataFrame(rows, index=pd.Index(["C1"], name="id"))
+    >>> table = SearchableTable(
+    ...     frame, "Claims.", "tab-claims", filters={"word": ["toy"]}
+    ... )
     >>> print(table.to_html().count("<option"))
     2
     """

@@ -182,15 +182,17 @@ def measure_equal_knowledge(
     Examples
     --------
     >>> import uwmlib as uwm
-    >>> from uwmlib.studies import Plan, measure_equal_knowledge, methods_compared
+    >>> from uwmlib import studies
+    >>> from uwmlib.studies import Plan, methods_compared
     >>> vlm = uwm.load_model("mini-ViT-B-32")
     >>> data = {
     ...     split: uwm.load_tuples("mini-visu", split=split, n=20)
     ...     for split in ("train", "validation", "test")
     ... }
     >>> quick = Plan(shares=(80,), strengths=(0.02, 0.4), steps=1, seeds=1)
-    >>> methods = methods_compared(uwm.score(vlm, data.pop("train"), progress=False), quick)
-    >>> study = measure_equal_knowledge(vlm, methods, **data, plan=quick)
+    >>> scores = uwm.score(vlm, data.pop("train"), progress=False)
+    >>> methods = methods_compared(scores, quick)
+    >>> study = studies.measure_equal_knowledge(vlm, methods, **data, plan=quick)
     >>> list(study.found)[:2]
     ['UWM, 80%', 'UWM printed, 80%']
     """

@@ -174,10 +174,13 @@ def uwm_curves(
     >>> import uwmlib as uwm
     >>> from uwmlib.studies import Plan, uwm_curves
     >>> vlm = uwm.load_model("mini-ViT-B-32")
-    >>> few = {x: uwm.load_tuples("mini-visu", split=x, n=9) for x in ("train", "validation")}
-    >>> scores = uwm.score(vlm, few["train"], progress=False)
+    >>> few = [
+    ...     uwm.load_tuples("mini-visu", split=split, n=9)
+    ...     for split in ("train", "validation")
+    ... ]
+    >>> scores = uwm.score(vlm, few[0], progress=False)
     >>> plan = Plan(strengths=(0.02, 0.4))
-    >>> curves, _ = uwm_curves(scores, validation=few["validation"], plan=plan)
+    >>> curves, _ = uwm_curves(scores, validation=few[1], plan=plan)
     >>> {name: list(points) for name, points in curves.items()}
     {'UWM': [0.02, 0.4], 'UWM printed': [0.02, 0.4]}
     """
