@@ -17,7 +17,7 @@ from uwmlib.metrics import share_of
 from uwmlib.paper import audit, scoreboard
 from uwmlib.paper.checks import check_printed
 from uwmlib.paper.claims import judge_claims, load_claims
-from uwmlib.paper.rules import MEANINGS
+from uwmlib.paper.rules import MEANINGS, by_seed
 from uwmlib.paper.scoreboard import load_statements, score_statements
 from uwmlib.reporting import SearchableTable, flatten, recorded_values, save_results
 from uwmlib.reporting.mosaic import LOOKS, mosaic
@@ -198,8 +198,7 @@ def test_recorded_differences_are_those_of_the_chapters_scores(chapter):
     for claim in scoreboard.claims_about(table):
         for (left, key), (right, other) in (pair.pair for pair in claim.comparisons):
             scores = [values[f"{under}.{at[0]}.{at[1]}.value"] for at in ((left, key), (right, other))]
-            found = between(left, key, right, other)
-            first = found.by_seed[0] if found.by_seed else found  # of the base whose scores stand there
+            first = by_seed(between(left, key, right, other))[0]  # of the base whose scores stand there
             assert first.difference == pytest.approx(scores[0] - scores[1], abs=0.06)
             compared += 1
     assert compared >= 12
