@@ -107,7 +107,7 @@ def sweep(
     >>> sweep(lambda strength: None, [])
     Traceback (most recent call last):
     ...
-    uwmlib.errors.UwmError: The strengths are []: give positive numbers, such as 0.01 and 0.02.
+    uwmlib.errors.UwmError: The strengths are []: give positive numbers, ...
     """
     ordered = sorted({finite_number(strength, "A strength") for strength in strengths})
     if not ordered or ordered[0] <= 0:

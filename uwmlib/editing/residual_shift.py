@@ -106,7 +106,8 @@ def fit_residual_shift(
     >>> from uwmlib.editing import fit_residual_shift
     >>> vlm = uwm.load_model("mini-ViT-L-14")
     >>> tuples = uwm.load_tuples("mini-visu", split="train", n=20)
-    >>> shift = fit_residual_shift(vlm, tuples, encoder="text", layer=1, progress=False)
+    >>> options = {"encoder": "text", "progress": False}
+    >>> shift = fit_residual_shift(vlm, tuples, layer=1, **options)
     >>> shift.direction.shape
     torch.Size([96])
     """

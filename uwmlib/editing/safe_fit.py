@@ -60,6 +60,22 @@ class SafeLoss:
     scale, temperature : float
         s and T.
     block : int
+        Tuples that are each other's gallery.
+
+    Examples
+    --------
+    Two pairs, each told apart from the other and from its unsafe twin:
+
+    >>> import torch
+    >>> from uwmlib.editing import SafeLoss
+    >>> pairs = {
+    ...     "safe_text": torch.eye(4)[:2], "safe_image": torch.eye(4)[:2],
+    ...     "unsafe_text": torch.eye(4)[2:], "unsafe_image": torch.eye(4)[2:],
+    ... }
+    >>> print(f"{SafeLoss(lean=0)(pairs, {}).item():.3f}")
+    0.000
+    >>> print(f"{SafeLoss()(pairs, {}).item():.1f}")  # unsafe queries: 20 / 2
+    10.0
     """
 
     lean: float = 1.0
