@@ -13,7 +13,7 @@ from build_book import substitutions
 import uwmlib as uwm
 from uwmlib import paper, studies
 from uwmlib.errors import UwmError
-from uwmlib.metrics import share_of
+from uwmlib.metrics import mean_of, share_of
 from uwmlib.paper import audit, scoreboard
 from uwmlib.paper.checks import check_printed
 from uwmlib.paper.claims import judge_claims, load_claims
@@ -308,3 +308,11 @@ def test_recorded_differences_can_be_quoted_in_the_prose(tmp_path):
         values["claims"] |= paper.record_claims(table, drawn(table, 1))
     save_results("20_all", values, params={}, path=tmp_path / "20_all.json")
     assert len(substitutions([tmp_path / "20_all.json"])) == len(flatten(values))
+
+
+def test_the_difference_of_a_single_item_has_no_limits_and_comes_back_without_any():
+    one = {"LLaVA": {"rouge_l": mean_of([0.5])}, "LLaVA+UWM": {"rouge_l": mean_of([0.25])}}
+    values = flatten({"claims": paper.record_claims(5, one)})
+    assert all(np.isfinite(value) for value in values.values())
+    found = paper.recorded_claims(5, values)("LLaVA+UWM", "rouge_l", "LLaVA", "rouge_l")
+    assert (found.difference, found.lo, found.hi) == (-0.25, -np.inf, np.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from uwmlib.paper.scoreboard import claims_about
 from uwmlib.paper.verdicts import Ours, ours_between
 
 FIELDS = ("difference", "lo", "hi", "n", "base", "p_value")
+OPEN = {"lo": -math.inf, "hi": math.inf}  #: limits that are left out, as of a single item
 
 
 def record_claims(table: int, ours: Ours) -> dict[str, dict[str, list[dict[str, float]]]]:
@@ -91,7 +93,7 @@ def recorded_claims(
         key = f"{under}.table_{table}.{_key((left_row, left_key), (right_row, right_key))}"
         seeds: list[Difference] = []
         while f"{key}.{len(seeds)}.difference" in values:
-            fields = {field: values.get(f"{key}.{len(seeds)}.{field}") for field in FIELDS}
+            fields = {field: values.get(f"{key}.{len(seeds)}.{field}", OPEN.get(field)) for field in FIELDS}
             seeds.append(Difference(**fields | {"n": fields["n"] and int(fields["n"])}))
         return mean_over_seeds(seeds) if seeds else None
 
@@ -103,4 +105,5 @@ def _key(left: tuple[str, str], right: tuple[str, str]) -> str:
 
 
 def _fields(found: Difference) -> dict[str, Any]:
-    return {field: value for field in FIELDS if (value := getattr(found, field)) is not None}
+    fields = {field: getattr(found, field) for field in FIELDS}
+    return {field: value for field, value in fields.items() if value is not None and math.isfinite(value)}
