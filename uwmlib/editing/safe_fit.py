@@ -48,9 +48,9 @@ class Affine:
 class SafeLoss:
     """InfoNCE of safe pairs + lean times the safe margins + spare times the benign ones.
 
-    With t, v unit vectors after the change, i a tuple and B(i) the tuples of its block:
-    L = -1/2N sum_i [log softmax_{j in B(i)} (s t_i . v_j)_i + log softmax_{j in B(i)} (s v_i . t_j)_i]
-        + lean mean softplus(-m / T) + spare mean softplus(-h / T).
+    L = A + lean mean softplus(-m / T) + spare mean softplus(-h / T), where with t, v unit vectors after the change, i a
+    tuple and B(i) the tuples of its block
+    A = -1/2N sum_i [log softmax_{j in B(i)} (s t_i . v_j)_i + log softmax_{j in B(i)} (s v_i . t_j)_i].
     The margins m are those of SafeGround, (t_s, t_u) . (v_s - v_u) and (v_s, v_u) . (t_s - t_u); h are those of benign
     use, t_h . (v_h - v_x) and v_h . (t_h - t_x) with x the unsafe and the clean form.
 
