@@ -144,7 +144,7 @@ class EqualKnowledge:
 
 def method_of(row: str) -> str:
     """Return the method of a row: of "UWM, 95%", and of "UWM" alone, "UWM"."""
-    return row.removesuffix("%").rpartition(", ")[0] if row.endswith("%") else row
+    return row.rpartition(", ")[0] if row.endswith("%") else row
 
 
 def measure_equal_knowledge(

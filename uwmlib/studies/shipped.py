@@ -105,8 +105,7 @@ def equal_knowledge(
     held = _shipped(study, name, load_equal_knowledge, lambda: _rests_on(scores, **parts))
     if held is None:
         return measure_equal_knowledge(scores.vlm, methods, **parts, **options), "Measured in this run."
-    place = _place(study_path(study, name))
-    return held, f"Read from {place}: `uwm study {study} {name}` makes it again."
+    return held, _read_from(study, name)
 
 
 def equal_knowledge_of_seeds(
@@ -188,15 +187,9 @@ def uwm_curves(
     wanted = _curves_rest_on(scores, validation, plan)
     held = _shipped(study, name, load_equal_knowledge, lambda: wanted, only=wanted)
     if held is not None:
-        place = _place(study_path(study, name))
-        return (
-            {row: held.curves[row] for row in READINGS},
-            f"Read from {place}: `uwm study {study} {name}` makes it again.",
-        )
-    methods, sweep = (
-        methods_compared(scores, plan),
-        {"strengths": plan.strengths, "least_kept": plan.least_kept},
-    )
+        return {row: held.curves[row] for row in READINGS}, _read_from(study, name)
+    methods = methods_compared(scores, plan)
+    sweep = {"strengths": plan.strengths, "least_kept": plan.least_kept}
     base = evaluate(scores.vlm, validation, **options)
     curves = {
         row: evaluate_strengths(scores.vlm, methods[row], validation, base=base, **sweep, **options)
@@ -321,6 +314,10 @@ def study_path(name: str, model: str, *, folder: str | Path | None = None) -> Pa
 
 def _place(path: Path) -> str:
     return path.relative_to(manifests_dir().parent).as_posix()
+
+
+def _read_from(study: str, model: str) -> str:
+    return f"Read from {_place(study_path(study, model))}: `uwm study {study} {model}` makes it again."
 
 
 def _shipped(
