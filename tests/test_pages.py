@@ -194,7 +194,7 @@ def test_the_papers_tables_are_told_from_ours(name):
 
 
 # The scoreboard: its script works without a network, and the table is whole without the script.
-BOARD = "notebooks/19_scoreboard"
+BOARD = "notebooks/23_scoreboard"
 ROWS = "#scoreboard tbody tr"
 
 
