@@ -22,9 +22,11 @@ LAYERS = [
     ["comparison"],
     ["paper", "reporting"],
     ["profiles"],
-    ["parameters", "studies"],
-    ["runner", "training"],
+    ["parameters"],
+    ["training"],
     ["methods"],
+    ["studies"],
+    ["runner"],
     ["listing"],
     ["cli"],
 ]

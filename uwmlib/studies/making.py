@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,35 @@ from uwmlib.studies.files import study_path
 from uwmlib.studies.scores import SCORES_PLAN
 from uwmlib.studies.shipped import COMPARED, equal_knowledge, rests_on, rows_rest_on
 from uwmlib.studies.table1 import Readings, edits_of_table1, measure_rows
+from uwmlib.studies.tournament import (
+    STUDY,
+    Arena,
+    entrants,
+    load_tournament,
+    measure_tournament,
+    save_tournament,
+)
 from uwmlib.tuples import Tuples
 
 N_CALIBRATION = 2000
 N_BENIGN = 1000  #: benign uses at equal knowledge; Table 1 takes all
+N_SPARED = 200  #: benign uses of the validation split, beside the curves of a tournament
+#: Of a tournament: validation tuples and benign uses.
+N_VALIDATION, N_USES = 500, 500
+#: Who takes part: on every model, then where there are other seeds and a Safe-CLIP, then on the first base alone.
+#: UWM as printed and the controls are in the study at equal knowledge.
+EVERYWHERE = (
+    "safe-shift",
+    "safe-shift-fitted",
+    "safe-shift-map",
+    "leace",
+    "null-space",
+    "uwm",
+    "gated-negation",
+    "ssd",
+)
+ON_SEEDS = ("word-list", "wise-ft")
+ON_THE_FIRST = ("wanda", "snip", "g-unsafe", "g-safe-clip", "task-vector")
 
 
 @dataclass(frozen=True)
@@ -142,6 +167,29 @@ def _table1(setup: Profile, path: Path, **options: Any) -> None:
     )
 
 
+def _tournament(
+    setup: Profile, path: Path, *, progress: bool, cache: Cache, names: Sequence[str] = ()
+) -> None:
+    """Measure what the file does not have yet, and keep it after every method."""
+    calibration, safe = setup.load_tuples("train", n=N_CALIBRATION), None
+    if setup.safe_model != setup.base_model:
+        safe = setup.load_safe()
+    arena = Arena(
+        setup.load_base(), setup.load_tuples("validation", n=N_VALIDATION), setup.load_tuples("test"),
+        spared=setup.load_benign("validation", n=N_SPARED), benign=setup.load_benign(n=N_USES),
+        options={"cache": cache},
+    )  # fmt: skip
+    first = setup.base_model == profile("mini").base_model
+    names = names or (*EVERYWHERE, *(ON_SEEDS if safe else ()), *(ON_THE_FIRST if first else ()))
+    methods = entrants(benign=setup.load_benign("train", n=N_BENIGN), safe=safe, names=names)
+    facts = arena.facts() | {"calibration": calibration.fingerprint}
+    start, held = load_tournament(path) if path.is_file() else (None, facts)
+    measure_tournament(
+        arena, methods, calibration=calibration, others={"safe-clip": safe} if safe else None,
+        start=start if held == facts else None, after=partial(save_tournament, path, facts=facts), progress=progress,
+    )  # fmt: skip
+
+
 STUDIES = {
     "equal-knowledge": Study(
         "UWM and its controls at equal knowledge",
@@ -151,5 +199,6 @@ STUDIES = {
         "the rows of the paper's Tables 3, 6, 7 and 9 on one more base",
         partial(_at_equal_knowledge, study="scores", plan=SCORES_PLAN, sets=False),
     ),
+    STUDY: Study("every method on one model, at equal knowledge and at equal benign use", _tournament),
     "table1": Study("the rows of the paper's Table 1", _table1, of="safe-clip"),
 }
