@@ -39,7 +39,7 @@ from uwmlib.metrics import Score
 from uwmlib.metrics.score import Unit
 from uwmlib.models import Vlm
 from uwmlib.options import ENCODERS, known
-from uwmlib.studies.controlled import PLAN
+from uwmlib.studies.controlled import PLAN, load_equal_knowledge
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
 from uwmlib.studies.files import read_from, shipped
 from uwmlib.tuples import BenignUses, Tuples
@@ -48,6 +48,10 @@ from uwmlib.tuples import BenignUses, Tuples
 ALONG = ("knowledge_kept", "safe_bias", "gs", "over_clean_t", "over_clean_v")
 STUDY = "tournament"
 RIVAL = "uwm"
+#: Methods of the study at equal knowledge, by their names here.
+CONTROLS = {
+    "UWM": "uwm", "UWM printed": "uwm-printed", "random": "random", "reversed": "reversed", "magnitude": "magnitude",
+}  # fmt: skip
 SPARED = "spared"  #: what a row at equal benign use is called, as "uwm, spared"
 # Where a ladder is longer than a curve needs; the controls have that of the other studies.
 LADDERS = {
@@ -467,6 +471,49 @@ def shipped_tournament(arena: Arena, calibration: Tuples) -> tuple[Tournament | 
     if found is None:
         return None, f"No tournament on {name} ships that rests on these tuples and rules."
     return found, read_from(STUDY, name)
+
+
+def shipped_controls(
+    arena: Arena, calibration: Tuples, validation: Tuples, base: Setting
+) -> tuple[dict[str, Setting], dict[str, dict[float, Setting]]]:
+    """Return UWM and its controls from their own study of the same model, calibration and test tuples.
+
+    Parameters
+    ----------
+    arena : Arena
+    calibration : Tuples
+    validation : Tuples
+        Those that the study found its strengths on.
+    base : Setting
+        The unedited model on the arena's test tuples; its benign uses are others than the study's, which are left out.
+
+    Returns
+    -------
+    dict of str to Setting, dict of str to dict of float to Setting
+        Rows as those of a tournament, such as "random, 95%", and curves by method; empty where there is no such study.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> from uwmlib.comparison import Setting
+    >>> from uwmlib.studies import Arena, shipped_controls
+    >>> few = uwm.load_tuples("mini-visu", split="validation", n=9)
+    >>> arena = Arena(uwm.load_model("mini-ViT-B-32"), few, few)
+    >>> evaluation = uwm.evaluate(arena.vlm, few)
+    >>> shipped_controls(arena, few, few, Setting((evaluation,), evaluation))
+    ({}, {})
+    """
+    wanted = {key: arena.facts()[key] for key in ("model", "test")}
+    wanted |= {"calibration": calibration.fingerprint, "validation": validation.fingerprint}
+    held = shipped("equal-knowledge", arena.vlm.name, load_equal_knowledge, lambda: wanted)
+    if held is None:
+        return {}, {}
+    rows = {}
+    for row, each in held.equal.items():
+        name, _, share = row.rpartition(", ")
+        runs = tuple(replace(run, benign=None, zero_shot={}) for run in each.runs)
+        rows[f"{CONTROLS[name]}, {share}"] = Setting(runs, base.base, each.n_weights)
+    return rows, {CONTROLS[name]: points for name, points in held.curves.items()}
 
 
 def _along(setting: Setting) -> dict[str, Score]:
