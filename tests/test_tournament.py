@@ -18,9 +18,12 @@ from uwmlib.comparison import Setting, benign_lost, ranking, strength_that_spare
 from uwmlib.editing import collect_features, fit_leace, fit_null_space, fit_safe_shift, select_magnitude
 from uwmlib.errors import UwmError
 from uwmlib.evaluation import evaluate_features
+from uwmlib.manifests import manifests_dir
 from uwmlib.methods import MethodFamily
 from uwmlib.metrics import BenignUse
 from uwmlib.tuples import BenignUses
+
+SHIPPED = sorted(manifests_dir().glob("studies/tournament/*.safetensors"))
 
 # The ranking
 
@@ -297,3 +300,54 @@ def test_a_map_takes_part_where_benign_uses_are_and_wise_ft_where_a_safe_clip_is
         studies.entrants(names=["nobody"])
     edits = more["wise-ft"].fit(tiny_clip(), tiny_tuples(4))
     assert edits(1.0).description["method"] == "wise-ft"
+
+
+# What ships
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_what_ships_belongs_to_the_models_on_record_and_has_every_answer(path):
+    held, facts = studies.load_tournament(path)
+    vlm = uwm.load_model(path.stem)
+    assert facts["model"] == {encoder: vlm.facts(encoder) for encoder in ("text", "vision")}
+    assert facts["rules"]["shares"] == list(studies.Rules().shares) and held.base.split == "test"
+    assert held.rows and all(each["gs"].n == 2000 and each["benign"].n == 500 for each in held.rows.values())
+    for row in held.rows:
+        assert row in held.strengths or ", " not in row
+
+
+def test_what_ships_of_a_base_is_what_it_answers():
+    held, _ = studies.load_tournament(studies.study_path("tournament", "mini-ViT-L-14"))
+    few = uwm.load_tuples("mini-visu", split="test")[:20]
+    answers = uwm.evaluate(uwm.load_model("mini-ViT-L-14"), few).safeground
+    assert torch.equal(answers.p_u_v, held.base.base.safeground.p_u_v[:20])
+
+
+def test_the_tower_of_a_llava_takes_what_an_edit_does_to_its_layers_and_another_is_refused():
+    vlm, llava = (uwm.load_model(name) for name in ("mini-ViT-L-14", "mini-LLaVA"))
+    edit = select_magnitude(vlm, tau=0.1)
+    carried = studies.edit_of_tower(edit, vlm, llava)
+    with edit.applied(vlm), carried.applied(llava):
+        for one, other in zip(vlm.sites(vision="fc2"), llava.sites(vision="fc2"), strict=True):
+            assert torch.allclose(vlm.weight(one), llava.weight(other), atol=1e-6)
+    with pytest.raises(UwmError, match="fit the edit on its own"):
+        studies.edit_of_tower(edit, uwm.load_model("mini-ViT-L-14-seed1"), llava)
+
+
+def test_held_out_concepts_are_in_no_tuple_of_the_fit():
+    tuples = replace(tiny_tuples(12), concepts=[f"concept {i % 4}" for i in range(12)])
+    concepts = studies.hold_out(tuples)
+    assert len(concepts) == 1
+    seen, unseen = (studies.of_concepts(tuples, concepts, held_out=x) for x in (False, True))
+    assert not set(seen.concepts) & set(concepts) and set(unseen.concepts) == set(concepts)
+    asked = []
+
+    def fit(vlm, given, *, cache=None, progress=True):
+        asked.append(set(given.concepts))
+        return lambda strength: select_magnitude(vlm, tau=strength)
+
+    base, rows = studies.measure_unseen(
+        tiny_clip(), {"mine": MethodFamily("tau", (), fit)}, {"mine": 0.1}, calibration=tuples, test=tuples,
+        concepts=concepts,
+    )  # fmt: skip
+    assert asked == [set(seen.concepts)] and base.safeground.n == rows["mine"].safeground.n == len(unseen)

@@ -22,6 +22,7 @@ from uwmlib.studies.shipped import (
 )
 from uwmlib.studies.table1 import READINGS, VALIDATED, Readings, choose_uwm, measure_rows
 from uwmlib.studies.tournament import (
+    ENTRANTS,
     SPARED,
     Arena,
     Cost,
@@ -48,6 +49,7 @@ from uwmlib.studies.unseen import (
 )
 
 __all__ = [
+    "ENTRANTS",
     "shipped_unseen",
     "save_unseen",
     "of_concepts",

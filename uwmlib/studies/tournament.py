@@ -63,6 +63,31 @@ LADDERS = {
     **dict.fromkeys(("uwm", "uwm-printed", "g-unsafe", "g-safe-clip", "random", "reversed", "magnitude"),
                     PLAN.strengths),
 }  # fmt: skip
+#: Name -> its kind, and what is done in a few words.
+ENTRANTS = {
+    "safe-shift": ("lean", "one vector an encoder, closed form"),
+    "safe-shift-fitted": ("lean", "one vector an encoder, by a loss"),
+    "safe-shift-map": ("lean", "a map of rank 4, benign uses in the fit"),
+    "leace": ("erase", "what a linear probe reads"),
+    "null-space": ("erase", "leading directions of unsafe captions"),
+    "word-list": ("erase", "token embeddings of listed words"),
+    "uwm": ("cut", "weights by the ratio score, negated"),
+    "uwm-printed": ("cut", "the same, the score as printed"),
+    "gated-negation": ("cut", "input neurons, negated"),
+    "ssd": ("cut", "weights that unsafe pairs need more, dampened"),
+    "g-unsafe": ("cut", "weights by a gradient, pruned"),
+    "g-safe-clip": ("cut", "weights by another gradient, pruned"),
+    "snip": ("cut", "set difference by weight times gradient, removed"),
+    "snip-negated": ("cut", "the same, negated"),
+    "wanda": ("cut", "set difference by weight times input, removed"),
+    "wanda-negated": ("cut", "the same, negated"),
+    "task-vector": ("train", "fine-tuning on unsafe pairs, taken away"),
+    "wise-ft": ("train", "weights on the way to Safe-CLIP"),
+    "safe-clip": ("train", "Safe-CLIP itself"),
+    "random": ("control", "random weights, negated"),
+    "reversed": ("control", "weights by the reversed ratio, negated"),
+    "magnitude": ("control", "the largest weights, negated"),
+}
 FITTED = (0.2, 0.4, 0.8, 1.6)  #: of shifts that a loss was minimised for
 MIXED = (0.2, 0.4, 0.6, 0.8, 1.0)  #: of weights between a model's and its Safe-CLIP's
 
@@ -565,6 +590,20 @@ def save_tournament(path: str | PathLike, found: Tournament, *, facts: Mapping[s
     """Save a tournament with the facts that it rests on; `load_tournament` reads it.
 
     Of the test tuples every answer is kept, of the curves the scores alone.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import uwmlib as uwm
+    >>> from uwmlib import studies
+    >>> few = uwm.load_tuples("mini-visu", split="validation", n=9)
+    >>> arena = studies.Arena(uwm.load_model("mini-ViT-B-32"), few, few)
+    >>> found = studies.measure_tournament(arena, {}, calibration=few)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     studies.save_tournament(f"{folder}/held", found, facts=arena.facts())
+    ...     again, facts = studies.load_tournament(f"{folder}/held")
+    >>> again.unedited["gs"] == found.unedited["gs"], facts == arena.facts()
+    (True, True)
     """
     rows, evaluations = [], {"base": found.base.base}
     for row, each in found.rows.items():
@@ -593,6 +632,13 @@ def load_tournament(path: str | PathLike) -> tuple[Tournament, dict[str, Any]]:
     ------
     UwmError
         If the file is missing, damaged, or of another kind.
+
+    Examples
+    --------
+    >>> from uwmlib.studies import load_tournament, study_path
+    >>> found, _ = load_tournament(study_path("tournament", "mini-ViT-L-14"))
+    >>> found.at("95%")[:2], found.rows["safe-shift, 95%"].split
+    (['safe-shift, 95%', 'safe-shift-fitted, 95%'], 'test')
     """
     evaluations, facts = load_evaluations(path)
     base = evaluations["base"]

@@ -213,7 +213,22 @@ def caption_both(
 
 
 def save_unseen(path: str | PathLike, found: Unseen, *, facts: Mapping[str, Any]) -> None:
-    """Save what was found with the facts that it rests on; `load_unseen` reads it."""
+    """Save what was found with the facts that it rests on; `load_unseen` reads it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import uwmlib as uwm
+    >>> from uwmlib.studies import Unseen, load_unseen, save_unseen
+    >>> base = uwm.evaluate(
+    ...     uwm.load_model("mini-ViT-B-32"), uwm.load_tuples("mini-visu", n=9)
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_unseen(f"{folder}/held", Unseen(["fire"], base, {}, {}), facts={})
+    ...     found, _ = load_unseen(f"{folder}/held")
+    >>> found.concepts, found.base["gs"] == base["gs"]
+    (['fire'], True)
+    """
     parts = {"rests on": dict(facts), "concepts": found.concepts, "captions": found.captions}
     save_evaluations(path, {"base": found.base} | {f"row/{x}": y for x, y in found.rows.items()}, facts=parts)
 
@@ -225,6 +240,13 @@ def load_unseen(path: str | PathLike) -> tuple[Unseen, dict[str, Any]]:
     ------
     UwmError
         If the file is missing, damaged, or of another kind.
+
+    Examples
+    --------
+    >>> from uwmlib.studies import load_unseen, study_path
+    >>> found, _ = load_unseen(study_path("unseen"))
+    >>> len(found.concepts), list(found.captions)[0]
+    (5, 'unedited')
     """
     evaluations, facts = load_evaluations(path)
     rows = {name.removeprefix("row/"): each for name, each in evaluations.items() if name.startswith("row/")}
