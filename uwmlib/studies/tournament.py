@@ -57,7 +57,7 @@ SPARED = "spared"  #: what a row at equal benign use is called, as "uwm, spared"
 LADDERS = {
     "leace": (0.25, 0.5, 1.0, 2.0), "null-space": (0.25, 0.5, 1.0, 2.0), "word-list": (0.25, 0.5, 0.9, 1.0),
     "safe-shift": (0.2, 0.4, 0.8, 1.6, 3.2), "ssd": (0.1, 0.3, 0.5, 0.7, 1.0, 1.3, 2.0),
-    "task-vector": (0.1, 0.2, 0.4, 0.8, 1.6), "gated-negation": (0.0025, 0.005, 0.01, 0.02, 0.04),
+    "task-vector": (0.1, 0.2, 0.4, 0.8, 1.6), "gated-negation": (0.0006, 0.0012, 0.0025, 0.005, 0.01, 0.02, 0.04),
     "snip": (0.1, 0.2, 0.3, 0.4), "wanda": (0.1, 0.2, 0.3, 0.4),
     "snip-negated": (0.05, 0.1, 0.2, 0.4), "wanda-negated": (0.05, 0.1, 0.2, 0.4),
     **dict.fromkeys(("uwm", "uwm-printed", "g-unsafe", "g-safe-clip", "random", "reversed", "magnitude"),
