@@ -18,6 +18,7 @@ from uwmlib.metrics.differences import (
 )
 from uwmlib.metrics.intervals import mcnemar_exact, tango, wilson
 from uwmlib.metrics.knowledge import KNOWLEDGE_KEYS, knowledge, knowledge_kept
+from uwmlib.metrics.localisation import auroc, precision_and_recall, top_k
 from uwmlib.metrics.orderings import (
     ORDERINGS,
     SIMILARITIES,
@@ -59,6 +60,7 @@ __all__ = [
     "accuracy",
     "adjusted",
     "attainable",
+    "auroc",
     "benign_use",
     "change_along",
     "classify",
@@ -74,6 +76,7 @@ __all__ = [
     "mean_over_seeds",
     "measured",
     "paired_difference",
+    "precision_and_recall",
     "retrieval",
     "retrieve",
     "safe_bias",
@@ -82,6 +85,7 @@ __all__ = [
     "score_range",
     "share_of",
     "tango",
+    "top_k",
     "top_share",
     "weight_concentration",
     "wilson",
