@@ -16,6 +16,7 @@ from uwmlib.metrics.differences import (
     mean_over_seeds,
     paired_difference,
 )
+from uwmlib.metrics.groups import RANKING, mean_over_groups
 from uwmlib.metrics.intervals import mcnemar_exact, tango, wilson
 from uwmlib.metrics.knowledge import KNOWLEDGE_KEYS, knowledge, knowledge_kept
 from uwmlib.metrics.localisation import auroc, precision_and_recall, top_k
@@ -40,6 +41,7 @@ __all__ = [
     "DIRECTIONS",
     "KNOWLEDGE_KEYS",
     "ORDERINGS",
+    "RANKING",
     "SAFEGROUND_KEYS",
     "SIGNAL_KEYS",
     "SIMILARITIES",
@@ -73,6 +75,7 @@ __all__ = [
     "mcnemar_exact",
     "mean_accuracy",
     "mean_of",
+    "mean_over_groups",
     "mean_over_seeds",
     "measured",
     "paired_difference",

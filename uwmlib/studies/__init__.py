@@ -12,6 +12,18 @@ from uwmlib.studies.controlled import (
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
 from uwmlib.studies.files import study_path
 from uwmlib.studies.making import STUDIES, Study, make_study
+from uwmlib.studies.planted import (
+    LIVE_PLAN,
+    PLANT_PLAN,
+    SCORERS,
+    PlantedModel,
+    PlantPlan,
+    measure_plant,
+    planted_models,
+    scores_of_weights,
+    undo,
+)
+from uwmlib.studies.planted_rows import found_frame, grown_frame, keys_of, shipped_plants, undo_frame
 from uwmlib.studies.scores import SCORES, SCORES_PLAN, scores_compared
 from uwmlib.studies.shipped import (
     COMPARED,
@@ -24,8 +36,11 @@ from uwmlib.studies.table1 import READINGS, VALIDATED, Readings, choose_uwm, mea
 
 __all__ = [
     "COMPARED",
+    "LIVE_PLAN",
     "PLAN",
+    "PLANT_PLAN",
     "READINGS",
+    "SCORERS",
     "SCORES",
     "SCORES_PLAN",
     "STUDIES",
@@ -33,18 +48,29 @@ __all__ = [
     "VALIDATED",
     "EqualKnowledge",
     "Plan",
+    "PlantPlan",
+    "PlantedModel",
     "Readings",
     "choose_uwm",
     "equal_knowledge",
     "equal_knowledge_of_seeds",
+    "found_frame",
+    "grown_frame",
+    "keys_of",
     "load_evaluations",
     "make_study",
     "measure_equal_knowledge",
+    "measure_plant",
     "measure_rows",
     "methods_compared",
+    "planted_models",
     "rows_of_seeds",
     "save_evaluations",
     "scores_compared",
+    "scores_of_weights",
+    "shipped_plants",
     "study_path",
+    "undo",
+    "undo_frame",
     "uwm_curves",
 ]

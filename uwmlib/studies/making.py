@@ -18,7 +18,7 @@ from uwmlib.profiles import Profile, profile
 from uwmlib.studies.controlled import PLAN, Plan, measure_equal_knowledge, save_equal_knowledge
 from uwmlib.studies.evaluations import save_evaluations
 from uwmlib.studies.files import study_path
-from uwmlib.studies.planted import make_planted
+from uwmlib.studies.planted_rows import make_planted
 from uwmlib.studies.scores import SCORES_PLAN
 from uwmlib.studies.shipped import COMPARED, equal_knowledge, rests_on, rows_rest_on
 from uwmlib.studies.table1 import Readings, edits_of_table1, measure_rows

@@ -18,7 +18,7 @@ from torch import Tensor
 from uwmlib.editing import fit_dampening, fit_set_difference, gradient_scores, score
 from uwmlib.editing.selection import select_positive
 from uwmlib.evaluation import evaluate
-from uwmlib.files import load_tensors, save_tensors, write_json
+from uwmlib.files import load_tensors, save_tensors
 from uwmlib.metrics import auroc, precision_and_recall, top_k
 from uwmlib.models.vlm import Vlm
 from uwmlib.training.planting import (
@@ -33,7 +33,6 @@ from uwmlib.training.planting import (
 )  # fmt: skip
 from uwmlib.tuples import Tuples
 
-KIND = "planted-study"
 TAU = 0.02  #: the paper's
 ORACLE = "oracle"  #: is given the base, and scores by how much a weight has changed
 #: In the order of tables: UWM's scores, the paper's gradient baselines, scores of the field, controls.
@@ -378,68 +377,3 @@ def _base(recipe: BaseRecipe, folder: Path | None, *, progress: bool) -> Vlm:
     if path:
         save_tensors(path, vlm.model.state_dict(), kind="planted-base", metadata=asdict(recipe))
     return vlm
-
-
-def make_planted(
-    path: Path, *, plan: PlantPlan = PLANT_PLAN, progress: bool = True, **_: Any
-) -> dict[str, dict[str, Any]]:
-    """Measure every plant of a plan and write the study; what is done is kept beside it until all is.
-
-    Parameters
-    ----------
-    path : path
-        Of the study's file. Rows and bases so far stand in a folder of this name and "_parts", and a second call goes
-        on from there.
-    plan : PlantPlan
-    progress : bool
-
-    Returns
-    -------
-    dict of str to dict
-        Key of the plant -> its row.
-    """
-    folder = path.with_name(f"{path.stem}_parts")
-    rows: dict[str, dict[str, Any]] = {}
-    for part, which in ((LIVE_PLAN, [0]), (plan, range(len(plan.bases)))):
-        for base in which:
-            for key, make in planted_models(part, base=base, folder=folder, progress=progress):
-                rows[key] = _kept(
-                    folder, key, part, lambda make=make: measure_plant(make(), progress=progress)
-                )
-    save_planted(path, rows, plan)
-    return rows
-
-
-def _kept(folder: Path, key: str, plan: PlantPlan, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return a row, from the folder if it holds one of the same plan."""
-    file = folder / f"{key.replace(', ', '_').replace(' ', '-').replace('%', '')}.json"
-    facts = plan.facts()
-    del facts["plants"], facts["bases"]
-    if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["plan"] == facts:
-            return kept["row"]
-    row = measure()
-    write_json(file, {"plan": facts, "row": row})
-    return row
-
-
-def save_planted(path: Path, rows: Mapping[str, Mapping[str, Any]], plan: PlantPlan) -> None:
-    """Write the rows of a study with the plan that they follow."""
-    facts = {"rows": rounded(list(rows.items())), "rests on": plan.facts() | {"live": LIVE_PLAN.facts()}}
-    save_tensors(path, {"n": torch.tensor([len(rows)])}, kind=KIND, metadata=facts)
-
-
-def rounded(value: Any, digits: int = 5) -> Any:
-    """Return JSON-able numbers to so many digits behind the point: more would be rounding errors of a training."""
-    if isinstance(value, float):
-        return round(value, digits)
-    if isinstance(value, Mapping):
-        return {key: rounded(each, digits) for key, each in value.items()}
-    return [rounded(each, digits) for each in value] if isinstance(value, list | tuple) else value
-
-
-def load_planted(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Read what `save_planted` wrote: the rows by their key, and what they rest on."""
-    _, facts = load_tensors(path, kind=KIND)
-    return dict(facts["rows"]), facts["rests on"]

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from uwmlib.editing import WeightEdit, delta_edit
 from uwmlib.errors import UwmError
-from uwmlib.mini.grammar import captions, draw_mentions
+from uwmlib.mini.grammar import Mentions, captions, draw_mentions
 from uwmlib.mini.pairs import tuple_scenes
 from uwmlib.mini.render import render
 from uwmlib.mini.tokenizer import MiniTokenizer
@@ -154,7 +154,8 @@ def plant_tuples(split: str, first: int, n: int) -> Tuples:
     unsafe = unsafe.having(hazard=list(HAZARDS).index(HAZARD))
     mentions = draw_mentions(columns, beside, attribute=FIRST.tuple_mention, hazard=1.0, hazard2=1.0)
     rows, sides = slice(first, first + n), (safe, unsafe)
-    texts = [captions(scenes, mentions, world=FIRST)[rows] for scenes in sides]
+    mentions = Mentions(**{name: column[rows] for name, column in vars(mentions).items()})
+    texts = [captions(scenes[rows], mentions, world=FIRST) for scenes in sides]
     images = [render(scenes[rows], world=FIRST) for scenes in sides]
     name = f"{FIRST.name} with {HAZARD} alone, {split} from {first}"
     return Tuples(name, *images, *texts, [HAZARD] * len(texts[0]), harmless=True, split=split)
@@ -245,7 +246,10 @@ class _Growth(nn.Module):
         self.places, self.names = dict(places), {name: name.replace(".", "-") for name in places}
         weights = {name: vlm.model.get_parameter(name).detach() for name in places}
         self.shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-        self.limits = {n: None if bound is None else bound * float(w.std()) for n, w in weights.items()}
+        self.limits = {  # of matrices: the bias that feeds a neuron is no entry, and may be all zeros
+            name: None if bound is None or weight.ndim < 2 else bound * float(weight.std())
+            for name, weight in weights.items()
+        }
         generator = torch.Generator().manual_seed(seed)
         self.free, self.rows = nn.ParameterDict(), nn.ParameterDict()
         for name, place in places.items():
