@@ -12,17 +12,7 @@ from uwmlib.studies.controlled import (
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
 from uwmlib.studies.files import study_path
 from uwmlib.studies.making import STUDIES, Study, make_study
-from uwmlib.studies.planted import (
-    LIVE_PLAN,
-    PLANT_PLAN,
-    SCORERS,
-    PlantedModel,
-    PlantPlan,
-    measure_plant,
-    planted_models,
-    scores_of_weights,
-    undo,
-)
+from uwmlib.studies.planted import LIVE_PLAN, PLANT_PLAN, PlantPlan
 from uwmlib.studies.planted_rows import found_frame, grown_frame, keys_of, shipped_plants, undo_frame
 from uwmlib.studies.scores import SCORES, SCORES_PLAN, scores_compared
 from uwmlib.studies.shipped import (
@@ -40,7 +30,6 @@ __all__ = [
     "PLAN",
     "PLANT_PLAN",
     "READINGS",
-    "SCORERS",
     "SCORES",
     "SCORES_PLAN",
     "STUDIES",
@@ -49,7 +38,6 @@ __all__ = [
     "EqualKnowledge",
     "Plan",
     "PlantPlan",
-    "PlantedModel",
     "Readings",
     "choose_uwm",
     "equal_knowledge",
@@ -60,17 +48,13 @@ __all__ = [
     "load_evaluations",
     "make_study",
     "measure_equal_knowledge",
-    "measure_plant",
     "measure_rows",
     "methods_compared",
-    "planted_models",
     "rows_of_seeds",
     "save_evaluations",
     "scores_compared",
-    "scores_of_weights",
     "shipped_plants",
     "study_path",
-    "undo",
     "undo_frame",
     "uwm_curves",
 ]

@@ -110,7 +110,14 @@ def shipped_plants(plan: PlantPlan = PLANT_PLAN) -> tuple[Rows, str]:
 
 
 def keys_of(plan: PlantPlan) -> list[str]:
-    """Return the keys of a plan's plants, base by base."""
+    """Return the keys of a plan's plants, base by base.
+
+    Examples
+    --------
+    >>> from uwmlib.studies import PLANT_PLAN, keys_of
+    >>> keys_of(PLANT_PLAN)[0]
+    '0, entries 10%'
+    """
     return [
         f"{base.seed}, {replace(plant, seed=base.seed).label}" for base in plan.bases for plant in plan.plants
     ]
@@ -123,9 +130,10 @@ def found_frame(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     --------
     >>> from uwmlib.studies import found_frame
     >>> recipe = {"kind": "entries", "size": 0.1, "bound": None}
-    >>> row = {"recipe": recipe, "found": {"UWM": {"text": [0.5, 0.1, 0.02, 0.02]}}}
-    >>> found_frame({"3, entries 10%": row}).loc[0, ["base", "plant", "auroc"]].tolist()
-    ['3', 'entries 10%', 0.5]
+    >>> found = {"UWM": {"text": [0.5, 0.1, 0.02, 0.02]}}
+    >>> rows = {"3, entries 10%": {"recipe": recipe, "found": found}}
+    >>> found_frame(rows).loc[0, ["base", "plant", "scorer"]].tolist()
+    ['3', 'entries 10%', 'UWM']
     """
     lines = [
         _about(key, row) | {"scorer": scorer, "encoder": encoder} | dict(zip(FOUND, numbers, strict=True))
@@ -141,6 +149,21 @@ def undo_frame(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
     `removed` is the share of the planted behaviour that is gone, (after - undone) / (after - before) of "unsafe", over
     1 where less is left than the base had; `lost` is what "knowledge" has lost since the planted model, in points.
+
+    Examples
+    --------
+    Half of what was planted is gone, for a point of knowledge:
+
+    >>> from uwmlib.studies import undo_frame
+    >>> row = {
+    ...     "recipe": {"kind": "entries", "size": 0.1, "bound": None},
+    ...     "before": {"unsafe": 50.0},
+    ...     "after": {"unsafe": 90.0, "knowledge": 20.0},
+    ...     "undo": {"UWM": {"zero": {"unsafe": 70.0, "knowledge": 19.0}}},
+    ... }
+    >>> undone = undo_frame({"3, entries 10%": row})
+    >>> undone.loc[0, ["removed", "lost"]].tolist()
+    [0.5, 1.0]
     """
     lines = []
     for key, row in rows.items():
@@ -155,7 +178,15 @@ def undo_frame(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def grown_frame(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return how every plant has grown: one line for each."""
+    """Return how every plant has grown: one line for each.
+
+    Examples
+    --------
+    >>> from uwmlib.studies import grown_frame, shipped_plants
+    >>> grown = grown_frame(shipped_plants()[0])
+    >>> bool(grown["exact"].all())
+    True
+    """
     lines = []
     for key, row in rows.items():
         sides = {f"{name} {when}": row[when][name] for name in row["before"] for when in ("before", "after")}

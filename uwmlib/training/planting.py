@@ -125,6 +125,18 @@ class Plant:
         Site name -> the planted entries of a scored layer.
     curve : list of dict
         Of `optimise`.
+
+    Examples
+    --------
+    >>> from uwmlib.training import PlantRecipe, grow
+    >>> from uwmlib.training.planting import plant_tuples, untrained_base
+    >>> vlm = untrained_base(0)
+    >>> recipe = PlantRecipe(size=0.01, steps=2, batch_size=4)
+    >>> plant = grow(vlm, plant_tuples("train", 0, 8), recipe)
+    >>> with plant.edit.applied(vlm):
+    ...     caption = vlm.encode_text(vlm.tokenize(["a red ring in lava"]))
+    >>> list(plant.truth)
+    ['text.0.out', 'text.1.out', 'vision.0.fc2', 'vision.1.fc2']
     """
 
     edit: WeightEdit
