@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from uwmlib.studies.anatomy import (
+    ANATOMY_PLAN,
+    FORMS,
+    anatomy,
+    anatomy_methods,
+    anatomy_of_seeds,
+    concept_scores,
+    score_concepts,
+)
 from uwmlib.studies.controlled import (
     PLAN,
     EqualKnowledge,
@@ -23,7 +32,9 @@ from uwmlib.studies.shipped import (
 from uwmlib.studies.table1 import READINGS, VALIDATED, Readings, choose_uwm, measure_rows
 
 __all__ = [
+    "ANATOMY_PLAN",
     "COMPARED",
+    "FORMS",
     "PLAN",
     "READINGS",
     "SCORES",
@@ -34,7 +45,11 @@ __all__ = [
     "EqualKnowledge",
     "Plan",
     "Readings",
+    "anatomy",
+    "anatomy_methods",
+    "anatomy_of_seeds",
     "choose_uwm",
+    "concept_scores",
     "equal_knowledge",
     "equal_knowledge_of_seeds",
     "load_evaluations",
@@ -44,6 +59,7 @@ __all__ = [
     "methods_compared",
     "rows_of_seeds",
     "save_evaluations",
+    "score_concepts",
     "scores_compared",
     "study_path",
     "uwm_curves",
