@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from uwmlib.editing.changes import EDITED, Change, Scaling
+from uwmlib.editing.changes import EDITED, Change, Delta, Scaling
 from uwmlib.editing.weight_edit import WeightEdit
 from uwmlib.errors import UwmError
 from uwmlib.metrics.tensors import as_tensor
@@ -63,7 +63,8 @@ def mask_of(change: Change) -> torch.Tensor:
             [False,  True]])
     """
     mask = torch.zeros(change.shape, dtype=torch.bool)
-    mask[change.where(mask.device)] = True
+    at = change.where(mask.device)
+    mask[at] = change.delta != 0 if isinstance(change, Delta) else True  # a delta of 0 changes nothing
     return mask
 
 

@@ -67,7 +67,7 @@ def channel_scaling_edit(vlm: Vlm, factors: Mapping[Site, torch.Tensor]) -> Weig
         width = vlm.weight(site).shape[1]
         with about(site.parameter):
             scale = own("The factors", given).double()
-            check_floats(scale, (width,), "The factors")
+            check_floats(scale, (width,), "The vector of factors")
             if not (scale > 0).all():
                 raise UwmError(f"The factors of {site.name} are not all above 0: give such, as 64.")
         changes[site.parameter] = Gates(

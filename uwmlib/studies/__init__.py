@@ -9,6 +9,7 @@ from uwmlib.studies.anatomy import (
     anatomy_methods,
     anatomy_of_seeds,
     concept_scores,
+    forms_of,
     score_concepts,
 )
 from uwmlib.studies.controlled import (
@@ -52,6 +53,7 @@ __all__ = [
     "concept_scores",
     "equal_knowledge",
     "equal_knowledge_of_seeds",
+    "forms_of",
     "load_evaluations",
     "make_study",
     "measure_equal_knowledge",
