@@ -156,6 +156,7 @@ def anatomy(
     test: Tuples,
     benign: BenignUses | None = None,
     plan: Plan = ANATOMY_PLAN,
+    draws: int = DRAWS,
     **options: Any,
 ) -> tuple[EqualKnowledge, str]:
     """Return the methods at equal knowledge, and UWM's text half on the same function in other weights.
@@ -167,6 +168,8 @@ def anatomy(
     calibration, validation, test : Tuples
     benign : BenignUses, optional
     plan : Plan
+    draws : int
+        Of rewritten models of each kind.
     **options
         Of `evaluate`, where something is measured.
 
@@ -186,25 +189,26 @@ def anatomy(
     >>> from uwmlib.studies import Plan, anatomy, score_concepts
     >>> vlm = uwm.load_model("mini-ViT-B-32")
     >>> data = {
-    ...     split: uwm.load_tuples("mini-visu", split=name, n=9)
-    ...     for split, name in (
-    ...         ("calibration", "train"), ("validation", "validation"), ("test", "test")
-    ...     )
+    ...     split: uwm.load_tuples("mini-visu", split=split, n=5)
+    ...     for split in ("train", "validation", "test")
     ... }
+    >>> data["calibration"] = data.pop("train")
     >>> groups = score_concepts(vlm, data["calibration"], progress=False)
-    >>> plan = Plan(shares=(80,), strengths=(0.02, 0.4), steps=1)
-    >>> study, source = anatomy(groups, **data, plan=plan)
+    >>> plan = Plan(shares=(80,), strengths=(0.4,), steps=1)
+    >>> study, source = anatomy(groups, **data, plan=plan, draws=1)
     >>> source
     'Measured in this run.'
     """
     scores = pool_scores(list(groups.values()))
     parts = {"validation": validation, "test": test, "benign": benign, "plan": plan}
-    held = shipped(ANATOMY, scores.vlm.name, load_equal_knowledge, lambda: anatomy_rests_on(scores, **parts))
+    wanted = {"draws": draws} | parts
+    held = shipped(ANATOMY, scores.vlm.name, load_equal_knowledge, lambda: anatomy_rests_on(scores, **wanted))
     if held is not None:
         return held, read_from(ANATOMY, scores.vlm.name)
     methods = anatomy_methods(groups, calibration, plan=plan)
     found = measure_equal_knowledge(scores.vlm, methods, **parts, **options)
-    rows = edits_in_other_weights(scores, calibration, test, base=found.base, alpha=plan.alpha, **options)
+    other = {"base": found.base, "alpha": plan.alpha, "draws": draws}
+    rows = edits_in_other_weights(scores, calibration, test, **other, **options)
     return replace(found, at_tau=rows), "Measured in this run."
 
 
@@ -245,14 +249,23 @@ def anatomy_of_seeds(setup: Profile, groups: Groups, **parts: Any) -> dict[int, 
     return found
 
 
-def anatomy_rests_on(scores: Scores, *, plan: Plan = ANATOMY_PLAN, **parts: Any) -> dict[str, Any]:
+def anatomy_rests_on(
+    scores: Scores, *, plan: Plan = ANATOMY_PLAN, draws: int = DRAWS, **parts: Any
+) -> dict[str, Any]:
     """Return all that the study depends on, the library's code apart."""
-    forms = {"forms": list(FORMS), "draws": DRAWS, "tau": TAU}
+    forms = {"forms": list(FORMS), "draws": draws, "tau": TAU}
     return rests_on(scores, plan=plan, **parts) | {"other weights": forms}
 
 
 def edits_in_other_weights(
-    scores: Scores, calibration: Tuples, test: Tuples, *, base: Setting, alpha: float = -1.0, **options: Any
+    scores: Scores,
+    calibration: Tuples,
+    test: Tuples,
+    *,
+    base: Setting,
+    alpha: float = -1.0,
+    draws: int = DRAWS,
+    **options: Any,
 ) -> dict[str, Setting]:
     """Measure UWM's text half at the paper's tau on models that compute the same in other weights.
 
@@ -266,13 +279,14 @@ def edits_in_other_weights(
     base : Setting
         Of the unedited model on the test tuples.
     alpha : float
+    draws : int
     **options
         Of `evaluate`.
 
     Returns
     -------
     dict of str to Setting
-        "prior" and "no prior" have one run, "prior, rotated" one for each of five draws; and so on for those of `FORMS`
+        "prior" and "no prior" have one run, "prior, rotated" one for each draw; and so on for those of `FORMS`
         that this model has (a norm inside the attention forbids all of them).
 
     Examples
@@ -285,10 +299,10 @@ def edits_in_other_weights(
     >>> base = uwm.evaluate(vlm, few)
     >>> scores = uwm.score(vlm, few, progress=False)
     >>> rows = edits_in_other_weights(
-    ...     scores, few, few, base=Setting((base,), base)
+    ...     scores, few, few, base=Setting((base,), base), draws=2
     ... )
     >>> len(rows["prior"].runs), len(rows["prior, rotated"].runs)
-    (1, 5)
+    (1, 2)
     """
     vlm, before = scores.vlm, base.runs[0]
     rows: dict[str, list[tuple[Any, int]]] = {}
@@ -297,7 +311,7 @@ def edits_in_other_weights(
         edit = scores.select(tau=TAU, alpha=alpha, prior=prior, vision=None)
         rows[name] = [measured(edit)]
     for form, make in forms_of(vlm).items():
-        for seed in range(DRAWS):
+        for seed in range(draws):
             with make(vlm, seed).applied(vlm):
                 again = score(vlm, calibration, text="out", vision=None, **options)
                 for name, prior in PRIORS.items():
