@@ -5,6 +5,7 @@ from __future__ import annotations
 from uwmlib.studies.anatomy import (
     ANATOMY_PLAN,
     FORMS,
+    PRIORS,
     anatomy,
     anatomy_methods,
     anatomy_of_seeds,
@@ -37,6 +38,7 @@ __all__ = [
     "COMPARED",
     "FORMS",
     "PLAN",
+    "PRIORS",
     "READINGS",
     "SCORES",
     "SCORES_PLAN",
