@@ -78,7 +78,9 @@ def channel_scaling_edit(vlm: Vlm, factors: Mapping[Site, torch.Tensor]) -> Weig
     return WeightEdit(changes, {"method": "rescaling", "model": vlm.name, "sites": [s.name for s in factors]})
 
 
-def random_factors(vlm: Vlm, sites: Sequence[Site], *, room: float, seed: int = 0) -> dict[Site, torch.Tensor]:
+def random_factors(
+    vlm: Vlm, sites: Sequence[Site], *, room: float, seed: int = 0
+) -> dict[Site, torch.Tensor]:
     """Draw a factor for every input channel of sites, log-uniform between 1 / room and room.
 
     Parameters
