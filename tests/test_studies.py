@@ -399,10 +399,12 @@ def test_what_ships_belongs_to_the_models_on_record(path):
     study, facts = controlled.load_equal_knowledge(path)
     vlm = uwm.load_model(path.stem)
     assert facts["model"] == {encoder: vlm.facts(encoder) for encoder in ("text", "vision")}
-    plan = studies.SCORES_PLAN if path.parent.name == "scores" else studies.PLAN
+    plans = {"scores": studies.SCORES_PLAN, "anatomy": studies.ANATOMY_PLAN}
+    plan = plans.get(path.parent.name, studies.PLAN)
     assert facts["plan"] == plan.facts()
     assert (study.base.base.model, study.base.split) == (path.stem, "test")
-    validation = uwm.load_tuples("mini-visu", split="validation")
+    n = {"anatomy": 500}.get(path.parent.name)
+    validation = uwm.load_tuples("mini-visu", split="validation", n=n)
     assert facts["validation"] == validation.fingerprint
     unedited = uwm.evaluate(vlm, validation[:100], cache=uwm.Cache())
     for key in PREFERENCE_KEYS:

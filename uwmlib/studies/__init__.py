@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from uwmlib.studies.anatomy import (
+    ANATOMY_PLAN,
+    FORMS,
+    PRIORS,
+    anatomy,
+    anatomy_methods,
+    anatomy_of_seeds,
+    concept_scores,
+    forms_of,
+    score_concepts,
+)
 from uwmlib.studies.controlled import (
     PLAN,
     EqualKnowledge,
@@ -23,8 +34,11 @@ from uwmlib.studies.shipped import (
 from uwmlib.studies.table1 import READINGS, VALIDATED, Readings, choose_uwm, measure_rows
 
 __all__ = [
+    "ANATOMY_PLAN",
     "COMPARED",
+    "FORMS",
     "PLAN",
+    "PRIORS",
     "READINGS",
     "SCORES",
     "SCORES_PLAN",
@@ -34,9 +48,14 @@ __all__ = [
     "EqualKnowledge",
     "Plan",
     "Readings",
+    "anatomy",
+    "anatomy_methods",
+    "anatomy_of_seeds",
     "choose_uwm",
+    "concept_scores",
     "equal_knowledge",
     "equal_knowledge_of_seeds",
+    "forms_of",
     "load_evaluations",
     "make_study",
     "measure_equal_knowledge",
@@ -44,6 +63,7 @@ __all__ = [
     "methods_compared",
     "rows_of_seeds",
     "save_evaluations",
+    "score_concepts",
     "scores_compared",
     "study_path",
     "uwm_curves",
