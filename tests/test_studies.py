@@ -19,7 +19,7 @@ from uwmlib.metrics import DIRECTIONS, BenignUse, Retrieval, SafeGround, share_o
 from uwmlib.metrics.benign import COMPARISONS
 from uwmlib.metrics.signal_detection import PREFERENCE_KEYS
 from uwmlib.models.mini import mini_models
-from uwmlib.studies import controlled, shipped
+from uwmlib.studies import controlled, files, shipped
 from uwmlib.studies.evaluations import KIND
 
 PLAN = studies.Plan(
@@ -262,14 +262,14 @@ def test_uwm_is_chosen_among_both_readings_by_the_rule(study):
 def own_folder(tmp_path, monkeypatch):
     """Shipped data of the test's own: an empty folder of studies."""
     (tmp_path / "studies").mkdir()
-    monkeypatch.setattr(shipped, "manifests_dir", lambda: tmp_path)
+    monkeypatch.setattr(files, "manifests_dir", lambda: tmp_path)
     return tmp_path
 
 
 def test_a_shipped_study_is_read_only_where_it_rests_on_what_is_asked(own_folder, asked, study, monkeypatch):
     scores, parts = asked
-    facts = shipped._rests_on(scores, **parts)
-    path = shipped.study_path("equal-knowledge", scores.vlm.name)
+    facts = shipped.rests_on(scores, **parts)
+    path = studies.study_path("equal-knowledge", scores.vlm.name)
     controlled.save_equal_knowledge(path, study, facts=facts)
     monkeypatch.setattr(shipped, "measure_equal_knowledge", lambda *args, **options: "measured")
     found, source = studies.equal_knowledge(scores, **parts)
@@ -290,8 +290,8 @@ def test_curves_are_read_whatever_the_test_tuples_and_only_where_they_rest_on_th
     measured, source = studies.uwm_curves(scores, **curves)
     assert source == "Measured in this run."
     other = parts | {"test": replace(tiny_tuples(23), split="test")}
-    path = shipped.study_path("equal-knowledge", scores.vlm.name)
-    controlled.save_equal_knowledge(path, study, facts=shipped._rests_on(scores, **other))
+    path = studies.study_path("equal-knowledge", scores.vlm.name)
+    controlled.save_equal_knowledge(path, study, facts=shipped.rests_on(scores, **other))
     monkeypatch.setattr(shipped, "evaluate_strengths", lambda *args, **options: "measured")
     read, source = studies.uwm_curves(scores, **curves)
     assert source.startswith("Read from") and list(read) == list(measured) == ["UWM", "UWM printed"]
@@ -313,8 +313,8 @@ def test_studies_of_other_seeds_are_read_only_where_they_rest_on_the_same(
     setup, others = uwm.profile("mini"), {"mini-ViT-L-14-seed1": tiny_clip(seed=1)}
     monkeypatch.setattr(shipped, "load_model", others.get)
     assert studies.equal_knowledge_of_seeds(setup, scores, **parts) == {}
-    facts = shipped._rests_on(scores, **parts)
-    path = shipped.study_path("equal-knowledge", "mini-ViT-L-14-seed1")
+    facts = shipped.rests_on(scores, **parts)
+    path = studies.study_path("equal-knowledge", "mini-ViT-L-14-seed1")
     controlled.save_equal_knowledge(path, study, facts=facts)
     assert studies.equal_knowledge_of_seeds(setup, scores, **parts) == {}  # of another model's weights
     own = facts | {"model": shipped._model_facts(others["mini-ViT-L-14-seed1"])}
@@ -331,8 +331,8 @@ def test_rows_of_other_seeds_are_read_only_under_the_same_readings(own_folder, m
     found, why = studies.rows_of_seeds(setup, **data, readings=readings)
     assert found == {} and "this base alone" in why
     models = setup.seeds[2]
-    facts = shipped._rows_rest_on(models, *data.values(), readings)
-    path = shipped.study_path("table1", models[0])
+    facts = shipped.rows_rest_on(models, *data.values(), readings)
+    path = studies.study_path("table1", models[0])
     studies.save_evaluations(path, {"CLIP": drawn_evaluation(6)}, facts=facts)
     found, source = studies.rows_of_seeds(setup, **data, readings=readings)
     assert list(found) == [2] and list(found[2]) == ["CLIP"] and models[0] in source
@@ -350,8 +350,8 @@ def test_rows_of_the_own_base_are_read_when_asked_for_and_only_as_the_profile_ha
     setup, tuples, readings = uwm.profile("mini"), tiny_tuples(6), studies.Readings()
     data = {"calibration": tuples, "validation": tuples, "test": tuples, "readings": readings}
     models = (setup.base_model, setup.safe_model)
-    facts = shipped._rows_rest_on(models, tuples, tuples, tuples, readings)
-    path = shipped.study_path("table1", models[0])
+    facts = shipped.rows_rest_on(models, tuples, tuples, tuples, readings)
+    path = studies.study_path("table1", models[0])
     studies.save_evaluations(path, {"CLIP": drawn_evaluation(6)}, facts=facts)
     assert studies.rows_of_seeds(setup, **data)[0] == {}
     found, source = studies.rows_of_seeds(setup, **data, own=True)
@@ -369,10 +369,24 @@ def test_another_base_has_no_other_seeds():
 
 def test_a_study_that_cannot_be_made_is_refused(tmp_path):
     with pytest.raises(UwmError, match="equal-knowledge"):
-        studies.make_study("tournament", "mini-ViT-L-14", output=tmp_path)
+        studies.make_study("a game", "mini-ViT-L-14", output=tmp_path)
+    with pytest.raises(UwmError, match="of one mini model: name it"):
+        studies.make_study("scores", output=tmp_path)
     with pytest.raises(UwmError, match="no Safe-CLIP of 'mini-CoCa'"):
         studies.make_study("table1", "mini-CoCa", output=tmp_path)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_study_of_no_model_takes_none_and_bears_its_own_name(tmp_path, monkeypatch):
+    def make(path, *, progress, cache):
+        path.parent.mkdir(parents=True)
+        path.write_text("found")
+
+    monkeypatch.setitem(studies.STUDIES, "worldwide", studies.Study("of no model", make, of=""))
+    with pytest.raises(UwmError, match="of no model: leave out 'mini-CoCa'"):
+        studies.make_study("worldwide", "mini-CoCa", output=tmp_path)
+    path = studies.make_study("worldwide", output=tmp_path)
+    assert path == tmp_path / "worldwide" / "worldwide.safetensors" and path.read_text() == "found"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -151,8 +151,10 @@ def train(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="equal-knowledge or table1.")],
-    model: Annotated[str, typer.Argument(help="The mini model to study.", autocompletion=_model_names)],
+    name: Annotated[str, typer.Argument(help="A study: a wrong name is answered with all.")],
+    model: Annotated[
+        str, typer.Argument(help="The mini model to study, if it is of one.", autocompletion=_model_names)
+    ] = "",
     output: Annotated[Path, typer.Option(help="Folder for the study.")] = Path("studies"),
 ) -> None:
     """Measure anew what chapters read from shipped files because it takes longer than they may."""

@@ -10,13 +10,13 @@ from uwmlib.studies.controlled import (
     methods_compared,
 )
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
+from uwmlib.studies.files import study_path
+from uwmlib.studies.making import STUDIES, Study, make_study
 from uwmlib.studies.scores import SCORES, SCORES_PLAN, scores_compared
 from uwmlib.studies.shipped import (
     COMPARED,
-    STUDIES,
     equal_knowledge,
     equal_knowledge_of_seeds,
-    make_study,
     rows_of_seeds,
     uwm_curves,
 )
@@ -29,6 +29,7 @@ __all__ = [
     "SCORES",
     "SCORES_PLAN",
     "STUDIES",
+    "Study",
     "VALIDATED",
     "EqualKnowledge",
     "Plan",
@@ -44,5 +45,6 @@ __all__ = [
     "rows_of_seeds",
     "save_evaluations",
     "scores_compared",
+    "study_path",
     "uwm_curves",
 ]

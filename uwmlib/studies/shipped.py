@@ -1,26 +1,19 @@
-"""Studies that ship as files: believed only where they rest on what is asked for, and made again by `make_study`."""
+"""Studies that ship as files, read by chapters: believed only where they rest on what is asked for."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from uwmlib.cache import Cache
 from uwmlib.comparison import Setting, evaluate_strengths
 from uwmlib.comparison.controls import EditAt
-from uwmlib.editing import Scores, score
-from uwmlib.errors import UwmError
+from uwmlib.editing import Scores
 from uwmlib.evaluation import Evaluation, evaluate
-from uwmlib.manifests import manifests_dir
 from uwmlib.models import Vlm, load_model
 from uwmlib.models.mini import mini_models
 from uwmlib.models.pixels import image_digest
 from uwmlib.options import ENCODERS, known
-from uwmlib.outputs import check_output
 from uwmlib.profiles import Profile, profile
 from uwmlib.studies.controlled import (
     PLAN,
@@ -29,11 +22,11 @@ from uwmlib.studies.controlled import (
     load_equal_knowledge,
     measure_equal_knowledge,
     methods_compared,
-    save_equal_knowledge,
 )
-from uwmlib.studies.evaluations import load_evaluations, save_evaluations
-from uwmlib.studies.scores import SCORES_PLAN, scores_compared
-from uwmlib.studies.table1 import READINGS, Readings, edits_of_table1, measure_rows
+from uwmlib.studies.evaluations import load_evaluations
+from uwmlib.studies.files import place, read_from, shipped, study_path
+from uwmlib.studies.scores import scores_compared
+from uwmlib.studies.table1 import READINGS, Readings
 from uwmlib.tuples import BenignUses, Tuples
 from uwmlib.zero_shot import ZeroShotSet
 
@@ -102,10 +95,10 @@ def equal_knowledge(
         "plan": plan,
     }
     name = scores.vlm.name
-    held = _shipped(study, name, load_equal_knowledge, lambda: _rests_on(scores, **parts))
+    held = shipped(study, name, load_equal_knowledge, lambda: rests_on(scores, **parts))
     if held is None:
         return measure_equal_knowledge(scores.vlm, methods, **parts, **options), "Measured in this run."
-    return held, _read_from(study, name)
+    return held, read_from(study, name)
 
 
 def equal_knowledge_of_seeds(
@@ -138,13 +131,13 @@ def equal_knowledge_of_seeds(
     {}
     """
     known(study, COMPARED, "study at equal knowledge")
-    wanted, found = _rests_on(scores, **parts), {}
+    wanted, found = rests_on(scores, **parts), {}
     for seed, (base, _) in setup.seeds.items():
 
         def of_base(base: str = base) -> dict[str, Any]:
             return wanted | {"model": _model_facts(load_model(base))}
 
-        held = _shipped(study, base, load_equal_knowledge, of_base)
+        held = shipped(study, base, load_equal_knowledge, of_base)
         if held is not None:
             found[seed] = held
     return found
@@ -185,9 +178,9 @@ def uwm_curves(
     """
     study, name = "equal-knowledge", scores.vlm.name
     wanted = _curves_rest_on(scores, validation, plan)
-    held = _shipped(study, name, load_equal_knowledge, lambda: wanted, only=wanted)
+    held = shipped(study, name, load_equal_knowledge, lambda: wanted)
     if held is not None:
-        return {row: held.curves[row] for row in READINGS}, _read_from(study, name)
+        return {row: held.curves[row] for row in READINGS}, read_from(study, name)
     methods = methods_compared(scores, plan)
     sweep = {"strengths": plan.strengths, "least_kept": plan.least_kept}
     base = evaluate(scores.vlm, validation, **options)
@@ -242,8 +235,8 @@ def rows_of_seeds(
     if _measured_alike(setup):
         bases = ({0: (setup.base_model, setup.safe_model)} if own else {}) | setup.seeds
     for seed, (base, safe) in bases.items():
-        wanted = _rows_rest_on((base, safe), calibration, validation, test, readings)
-        rows = _shipped("table1", base, load_evaluations, lambda wanted=wanted: wanted)
+        wanted = rows_rest_on((base, safe), calibration, validation, test, readings)
+        rows = shipped("table1", base, load_evaluations, lambda wanted=wanted: wanted)
         if rows is not None:
             found[seed] = rows
     if not found:
@@ -251,7 +244,7 @@ def rows_of_seeds(
     names = " and ".join(bases[seed][0] for seed in found)
     return (
         found,
-        f"Rows of {names} are read from {_place(study_path('table1', ''))}: `uwm study table1` makes them.",
+        f"Rows of {names} are read from {place(study_path('table1').parent)}: `uwm study table1` makes them.",
     )
 
 
@@ -262,130 +255,13 @@ def _measured_alike(setup: Profile) -> bool:
     return all(getattr(setup, part) == getattr(standard, part) for part in parts)
 
 
-def make_study(name: str, model: str, *, output: str | Path = "studies", progress: bool = True) -> Path:
-    """Measure a study of a mini model anew and write its file.
-
-    Parameters
-    ----------
-    name : str
-        One of `STUDIES`: "equal-knowledge" or "scores" of any mini model, or "table1" of a base that has a Safe-CLIP.
-    model : str
-        Name of the mini model.
-    output : path
-        Folder for `<name>/<model>.safetensors`.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    UwmError
-        If there is no such study, the model has none of it, or the file cannot be written.
-
-    Examples
-    --------
-    >>> from uwmlib.studies import make_study
-    >>> make_study("table1", "mini-CoCa")
-    Traceback (most recent call last):
-    ...
-    uwmlib.errors.UwmError: There is no Safe-CLIP of 'mini-CoCa': study ...
-    """
-    run = STUDIES[known(name, STUDIES, "study")]
-    path = check_output(study_path(name, model, folder=output))
-    setup = profile("mini")
-    pairs = {0: (setup.base_model, setup.safe_model), **setup.seeds}
-    safe = next((safe for base, safe in pairs.values() if base == model), "")
-    if name == "table1" and not safe:
-        bases = ", ".join(base for base, _ in pairs.values())
-        raise UwmError(f"There is no Safe-CLIP of {model!r}: study table1 on one of {bases}.")
-    started = time.perf_counter()
-    run(profile("mini", base_model=model, safe_model=safe or model), path, progress=progress, cache=Cache(""))
-    print(f"{name} of {model}: {(time.perf_counter() - started) / 60:.1f} minutes")
-    return path
-
-
-def study_path(name: str, model: str, *, folder: str | Path | None = None) -> Path:
-    """Return the path of a study's file, or of the folder of all for no model."""
-    place = (Path(folder) if folder else manifests_dir() / "studies") / name.replace("-", "_")
-    return place / f"{model}.safetensors" if model else place
-
-
-def _place(path: Path) -> str:
-    return path.relative_to(manifests_dir().parent).as_posix()
-
-
-def _read_from(study: str, model: str) -> str:
-    return f"Read from {_place(study_path(study, model))}: `uwm study {study} {model}` makes it again."
-
-
-def _shipped(
-    name: str,
-    model: str,
-    load: Callable[[Path], tuple[Any, Any]],
-    wanted: Callable[[], dict[str, Any]],
-    *,
-    only: Iterable[str] | None = None,
-) -> Any | None:
-    """Return what a shipped file holds; None where there is none, or it rests on something else than is wanted.
-
-    `only` names the facts that count, where a part of the file is asked for.
-    """
-    path = study_path(name, model)
-    if not path.is_file():
-        return None
-    held, facts = load(path)
-    if only is not None:
-        facts = {key: facts[key] for key in only if key in facts}
-    return held if facts == wanted() else None
-
-
-def _loaded(setup: Profile, **options: Any) -> tuple[Scores, Tuples, dict[str, Any]]:
-    """Return scores, the tuples that they were calibrated on, and what the study at equal knowledge measures on."""
-    calibration = setup.load_tuples("train", n=N_CALIBRATION)
-    parts = {
-        "validation": setup.load_tuples("validation"), "test": setup.load_tuples("test"),
-        "benign": setup.load_benign(n=N_BENIGN), "zero_shot": list(setup.load_zero_shot().values()),
-    }  # fmt: skip
-    return score(setup.load_base(), calibration, **options), calibration, parts
-
-
-def _at_equal_knowledge(
-    setup: Profile, path: Path, *, study: str, plan: Plan, sets: bool = True, **options: Any
-) -> None:
-    scores, _, parts = _loaded(setup, **options)
-    parts |= {"plan": plan} | ({} if sets else {"zero_shot": []})
-    found = measure_equal_knowledge(scores.vlm, COMPARED[study](scores, plan), **parts, **options)
-    save_equal_knowledge(path, found, facts=_rests_on(scores, **parts))
-
-
-def _table1(setup: Profile, path: Path, **options: Any) -> None:
-    readings = Readings()
-    scores, calibration, parts = _loaded(setup, **options)
-    study, source = equal_knowledge(scores, **parts, **options)
-    print(source)
-    edits = edits_of_table1(scores, calibration, study, readings=readings, **options)
-    options |= {"zero_shot": parts["zero_shot"], "benign": setup.load_benign()}
-    rows = measure_rows(scores.vlm, edits, parts["test"], others={"Safe-CLIP": setup.load_safe()}, **options)
-    names = (setup.base_model, setup.safe_model)
-    save_evaluations(
-        path, rows, facts=_rows_rest_on(names, calibration, parts["validation"], parts["test"], readings)
-    )
-
-
 #: Studies at equal knowledge -> from scores and a plan to methods by name.
 COMPARED: dict[str, Callable[[Scores, Plan], dict[str, EditAt]]] = {
     "equal-knowledge": methods_compared, "scores": scores_compared,
 }  # fmt: skip
-STUDIES: dict[str, Callable[..., None]] = {
-    "equal-knowledge": partial(_at_equal_knowledge, study="equal-knowledge", plan=PLAN),
-    "scores": partial(_at_equal_knowledge, study="scores", plan=SCORES_PLAN, sets=False),
-    "table1": _table1,
-}
 
 
-def _rests_on(
+def rests_on(
     scores: Scores,
     *,
     validation: Tuples,
@@ -413,7 +289,7 @@ def _model_facts(vlm: Vlm) -> dict[str, Any]:
     return {encoder: vlm.facts(encoder) for encoder in ENCODERS}
 
 
-def _rows_rest_on(
+def rows_rest_on(
     models: Iterable[str], calibration: Tuples, validation: Tuples, test: Tuples, readings: Readings
 ) -> dict[str, Any]:
     """Return all that rows of Table 1 depend on, the library's code apart."""
