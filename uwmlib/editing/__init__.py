@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from uwmlib.editing.agreement import Agreement, mask_agreement
 from uwmlib.editing.calibration import score
 from uwmlib.editing.changes import Change, Delta, Gates, Scaling
 from uwmlib.editing.choice import choose_weights
@@ -29,6 +30,7 @@ from uwmlib.editing.weight_edit import WeightEdit
 from uwmlib.editing.word_list import single_tokens, unsafe_words, word_list_edit
 
 __all__ = [
+    "Agreement",
     "Change",
     "Dampening",
     "Delta",
@@ -65,6 +67,7 @@ __all__ = [
     "gradient_scores",
     "interpolation_edit",
     "map_edit",
+    "mask_agreement",
     "random_like",
     "received",
     "rerank",
