@@ -12,6 +12,7 @@ from uwmlib.studies.controlled import (
 from uwmlib.studies.conventions import (
     Conventions,
     beside,
+    convention_changes,
     draws_of,
     edits_switched,
     load_conventions,
@@ -47,6 +48,7 @@ __all__ = [
     "Readings",
     "beside",
     "choose_uwm",
+    "convention_changes",
     "draws_of",
     "edits_switched",
     "equal_knowledge",

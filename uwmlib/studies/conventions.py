@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import Any
 
-from uwmlib.comparison import Setting, evaluate_edits
+from uwmlib.comparison import Setting, evaluate_edits, setting_difference
 from uwmlib.editing import Agreement, Scores, WeightEdit, gradient_scores, mask_agreement, score
 from uwmlib.errors import UwmError
 from uwmlib.evaluation import evaluate
+from uwmlib.metrics import Difference, mean_over_seeds
 from uwmlib.models import Vlm
 from uwmlib.options import ENCODERS, known
 from uwmlib.profiles import Profile
@@ -112,6 +113,45 @@ def beside(row: str) -> str:
     return GRADIENTS if row in GRADIENT_ROWS or row == GRADIENTS_AGAIN else UWM
 
 
+def convention_changes(
+    found: Mapping[int, Conventions], rows: Iterable[str], keys: Iterable[str]
+) -> dict[str, dict[str, Difference]]:
+    """Return what each row changes in each score: a switched one against its unswitched row, that against the base.
+
+    Parameters
+    ----------
+    found : mapping of int to Conventions
+        Seed -> the study of its base, all on the same test tuples.
+    rows, keys : iterable of str
+        Rows of the studies, and scores of a `Setting`.
+
+    Returns
+    -------
+    dict of str to dict of str to Difference
+        Row -> score -> paired difference, of several bases their `mean_over_seeds`.
+
+    Examples
+    --------
+    >>> from uwmlib.studies import (
+    ...     convention_changes, load_conventions, study_path
+    ... )
+    >>> study, _ = load_conventions(study_path("conventions", "mini-ViT-L-14"))
+    >>> changes = convention_changes({0: study}, ["no epsilon"], ["gs"])
+    >>> changes["no epsilon"]["gs"].difference
+    0.0
+    """
+    keys = list(keys)
+
+    def change(study: Conventions, row: str, key: str) -> Difference:
+        other = study.base if beside(row) == row else study.rows[beside(row)]
+        return setting_difference(study.rows[row], other, key)
+
+    return {
+        row: {key: mean_over_seeds([change(study, row, key) for study in found.values()]) for key in keys}
+        for row in rows
+    }
+
+
 def edits_switched(
     vlm: Vlm,
     calibration: Tuples,
@@ -162,7 +202,7 @@ def edits_switched(
     again = [UNSAFE_AGAIN, GRADIENTS_AGAIN] if ANOTHER in draws else []
     rows = [*SELECTIONS, *PASSES, *draws, *UNSAFE_ROWS, UNSAFE_MIXED, *GRADIENT_ROWS, *again]
     rows = [UWM, *([*draws, *ENCODERS_ALONE] if is_coca(vlm) else rows)]
-    wanted = [known(row, rows, "row of conventions") for row in only] or rows
+    wanted = [known(row, [*rows, *ENCODERS_ALONE], "row of conventions") for row in only] or rows
     scores: dict[str, Scores] = {}
 
     def scored(row: str, tuples: Tuples, reading: Mapping[str, Any]) -> Scores:
