@@ -30,7 +30,7 @@ SELECTIONS: dict[str, dict[str, Any]] = {
 #: Rows with a pass of their own -> what `score` is asked for.
 PASSES: dict[str, dict[str, Any]] = {
     "no epsilon": {"epsilon": 0.0},
-    "batches alike": {"batch_size": 256, "weigh": "batches"},
+    "batches alike": {"batch_size": 128, "weigh": "batches"},  # as in vision, for fc2
     "a last batch of two": {"batch_size": 333, "weigh": "batches"},  # of 2,000 tuples
 }
 UNSAFE = "unsafe only"  #: the second row of Tables 3 and 6
@@ -272,7 +272,20 @@ def measure_conventions(
 
 
 def save_conventions(path: str | PathLike, study: Conventions, *, facts: Mapping[str, Any]) -> None:
-    """Save the study with the facts that it rests on; `load_conventions` reads it."""
+    """Save the study with the facts that it rests on; `load_conventions` reads it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from uwmlib import studies
+    >>> path = studies.study_path("conventions", "mini-CoCa")
+    >>> study, facts = studies.load_conventions(path)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     studies.save_conventions(f"{folder}/mine", study, facts=facts)
+    ...     again, _ = studies.load_conventions(f"{folder}/mine")
+    >>> list(again.rows) == list(study.rows)
+    True
+    """
     masks = [
         [row, {encoder: asdict(each) for encoder, each in found.items()}]
         for row, found in study.masks.items()
