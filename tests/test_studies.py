@@ -25,7 +25,11 @@ from uwmlib.studies.evaluations import KIND
 PLAN = studies.Plan(
     shares=(90.0, 60.0), strengths=(0.02, 0.2, 0.8), least_kept=0, tolerance=15, steps=3, seeds=2
 )
-SHIPPED = sorted(manifests_dir().glob("studies/*/*.safetensors"))
+# Other studies have tests of their own beside what makes them.
+SHIPPED = sorted(
+    path for folder in ("equal_knowledge", "scores", "table1")
+    for path in manifests_dir().glob(f"studies/{folder}/*.safetensors")
+)  # fmt: skip
 
 
 def drawn_evaluation(n, *, benign=0, sets=None, highest=None, match=False, seed=0):

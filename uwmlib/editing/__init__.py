@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from uwmlib.editing.agreement import Agreement, mask_agreement
 from uwmlib.editing.calibration import score
 from uwmlib.editing.changes import Change, Delta, Gates, Scaling
 from uwmlib.editing.choice import choose_weights
@@ -32,6 +33,7 @@ from uwmlib.editing.weight_edit import WeightEdit
 from uwmlib.editing.word_list import single_tokens, unsafe_words, word_list_edit
 
 __all__ = [
+    "Agreement",
     "Change",
     "Dampening",
     "Delta",
@@ -76,6 +78,7 @@ __all__ = [
     "overlap",
     "pool_scores",
     "random_factors",
+    "mask_agreement",
     "random_like",
     "received",
     "rerank",

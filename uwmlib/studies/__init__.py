@@ -20,6 +20,17 @@ from uwmlib.studies.controlled import (
     measure_equal_knowledge,
     methods_compared,
 )
+from uwmlib.studies.conventions import (
+    Conventions,
+    beside,
+    convention_changes,
+    draws_of,
+    edits_switched,
+    load_conventions,
+    measure_conventions,
+    save_conventions,
+    shipped_conventions,
+)
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
 from uwmlib.studies.files import study_path
 from uwmlib.studies.making import STUDIES, Study, make_study
@@ -45,6 +56,7 @@ __all__ = [
     "STUDIES",
     "Study",
     "VALIDATED",
+    "Conventions",
     "EqualKnowledge",
     "Plan",
     "Readings",
@@ -56,14 +68,22 @@ __all__ = [
     "equal_knowledge",
     "equal_knowledge_of_seeds",
     "forms_of",
+    "beside",
+    "convention_changes",
+    "draws_of",
+    "edits_switched",
+    "load_conventions",
     "load_evaluations",
     "make_study",
+    "measure_conventions",
     "measure_equal_knowledge",
     "measure_rows",
     "methods_compared",
     "rows_of_seeds",
+    "save_conventions",
     "save_evaluations",
     "score_concepts",
+    "shipped_conventions",
     "scores_compared",
     "study_path",
     "uwm_curves",

@@ -17,6 +17,7 @@ from uwmlib.outputs import check_output
 from uwmlib.profiles import Profile, profile
 from uwmlib.studies.anatomy import anatomy, anatomy_rests_on, score_concepts
 from uwmlib.studies.controlled import PLAN, Plan, measure_equal_knowledge, save_equal_knowledge
+from uwmlib.studies.conventions import make_conventions
 from uwmlib.studies.evaluations import save_evaluations
 from uwmlib.studies.files import study_path
 from uwmlib.studies.scores import SCORES_PLAN
@@ -165,4 +166,5 @@ STUDIES = {
         partial(_at_equal_knowledge, study="scores", plan=SCORES_PLAN, sets=False),
     ),
     "table1": Study("the rows of the paper's Table 1", _table1, of="safe-clip"),
+    "conventions": Study("UWM and its baselines, one convention switched at a time", make_conventions),
 }
