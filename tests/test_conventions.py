@@ -16,13 +16,11 @@ import uwmlib as uwm
 from uwmlib import paper, studies
 from uwmlib.captions.overlap import bleu_sentences, sentence_bleu
 from uwmlib.editing import (
-    Agreement,
     PairSums,
     WeightEdit,
     combine,
-    gate_edit,
     gradient_scores,
-    mask_agreement,
+    overlap_by_encoder,
     select_adaptive,
     token_statistics,
 )
@@ -207,10 +205,10 @@ def test_as_many_of_each_concept_and_a_draw_of_them():
         per_concept(pool, n=5)
 
 
-def test_agreement_counts_by_encoder_and_chance_by_layer(vlm, tuples):
+def test_overlap_counts_by_encoder_and_chance_by_layer(vlm, tuples):
     scores = scored(vlm, tuples)
     left, right = (scores.select(tau=tau, variant=v) for tau, v in ((0.1, "released"), (0.2, "paper")))
-    found = mask_agreement(left, right)["vision"]
+    found = overlap_by_encoder(left, right)["vision"]
     sets, expected = [], 0.0
     for name in left.changes:
         if left.changes[name].encoder == "vision":
@@ -218,23 +216,17 @@ def test_agreement_counts_by_encoder_and_chance_by_layer(vlm, tuples):
             sets.append((len(a), len(b), len(a & b), len(a | b)))
             expected += len(a) * len(b) / left.changes[name].candidates
     left_n, right_n, both, either = (sum(column) for column in zip(*sets, strict=True))
-    assert (found.left, found.right, found.both) == (left_n, right_n, both)
+    assert (found.shared, found.either) == (both, either)
     assert found.jaccard == pytest.approx(both / either)
     assert found.chance == pytest.approx(expected / (left_n + right_n - expected))
 
 
-def test_agreement_where_only_one_edits_and_what_cannot_be_compared(vlm, tuples):
+def test_overlap_where_only_one_edits(vlm, tuples):
     scores = scored(vlm, tuples)
     both, vision = scores.select(tau=0.1), scores.select(tau=0.1, text=None)
-    found = mask_agreement(both, vision)
+    found = overlap_by_encoder(both, vision)
     assert found["vision"].jaccard == 1.0 and found["text"].jaccard == 0.0 and found["text"].chance == 0.0
-    assert mask_agreement(WeightEdit({}), WeightEdit({})) == {} and Agreement(0, 0, 0, 0.0).jaccard == 1.0
-    site = vlm.sites(vision="fc2")[0]
-    gates = gate_edit(vlm, {site: torch.full((vlm.weight(site).shape[1],), 0.5)})
-    with pytest.raises(UwmError, match="weight by weight"):
-        mask_agreement(both, gates)
-    with pytest.raises(UwmError, match="different weights"):
-        mask_agreement(both, scored(tiny_clip(seed=1), tuples).select(tau=0.1))
+    assert overlap_by_encoder(WeightEdit({}), WeightEdit({})) == {}
 
 
 def test_a_hook_on_an_attentions_projection_sees_nothing_and_its_replacement_does_nothing():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from uwmlib.editing.agreement import Agreement, mask_agreement
 from uwmlib.editing.calibration import score
 from uwmlib.editing.changes import Change, Delta, Gates, Scaling
 from uwmlib.editing.choice import choose_weights
@@ -16,7 +15,7 @@ from uwmlib.editing.groups import pool_scores, score_groups
 from uwmlib.editing.interpolation import interpolation_edit
 from uwmlib.editing.leace import Leace, fit_leace
 from uwmlib.editing.maps import map_edit
-from uwmlib.editing.masks import Overlap, column_share, mask_of, overlap, union_edit
+from uwmlib.editing.masks import Overlap, column_share, mask_of, overlap, overlap_by_encoder, union_edit
 from uwmlib.editing.neurons import select_neurons
 from uwmlib.editing.null_space import NullSpace, fit_null_space
 from uwmlib.editing.reranker import rerank
@@ -33,7 +32,6 @@ from uwmlib.editing.weight_edit import WeightEdit
 from uwmlib.editing.word_list import single_tokens, unsafe_words, word_list_edit
 
 __all__ = [
-    "Agreement",
     "Change",
     "Dampening",
     "Delta",
@@ -76,9 +74,9 @@ __all__ = [
     "map_edit",
     "mask_of",
     "overlap",
+    "overlap_by_encoder",
     "pool_scores",
     "random_factors",
-    "mask_agreement",
     "random_like",
     "received",
     "rerank",

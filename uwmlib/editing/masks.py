@@ -23,25 +23,32 @@ class Overlap:
     ----------
     shared, either : int
         Weights that both change, and that at least one does.
-    chance : float
-        The Jaccard index to expect of masks of the same sizes, drawn at random in every parameter: with a and b of N
-        weights changed they share a b / N. The same holds where whole columns are drawn.
+    expected : float
+        Weights that masks of the same sizes would share on average if drawn at random in every parameter: with a and b
+        of N weights changed, a b / N. The same holds where whole columns are drawn.
 
     Examples
     --------
     >>> from uwmlib.editing import Overlap
-    >>> Overlap(shared=1, either=4, chance=0.1).jaccard
-    0.25
+    >>> found = Overlap(shared=1, either=4, expected=0.5)
+    >>> found.jaccard, round(found.chance, 2)
+    (0.25, 0.11)
     """
 
     shared: int
     either: int
-    chance: float
+    expected: float
 
     @property
     def jaccard(self) -> float:
         """Shared weights over those that at least one edit changes; NaN where neither changes any."""
         return self.shared / self.either if self.either else math.nan
+
+    @property
+    def chance(self) -> float:
+        """The Jaccard index where `expected` weights are shared; NaN where neither changes any."""
+        either = self.shared + self.either - self.expected
+        return self.expected / either if either else math.nan
 
 
 def mask_of(change: Change) -> torch.Tensor:
@@ -136,14 +143,31 @@ def overlap(one: WeightEdit, other: WeightEdit, *, encoder: str | None = None) -
     """
     if encoder is not None:
         known(encoder, EDITED, "encoder of an edit,")
-    shared, either, expected, expected_either = 0, 0, 0.0, 0.0
+    shared, either, expected = 0, 0, 0.0
     for a, b, candidates in _pairs(one, other, encoder):
         common = int((a & b).sum())
         n_a, n_b = int(a.sum()), int(b.sum())
         shared, either = shared + common, either + n_a + n_b - common
         expected += n_a * n_b / candidates
-        expected_either += n_a + n_b - n_a * n_b / candidates
-    return Overlap(shared, either, expected / expected_either if expected_either else math.nan)
+    return Overlap(shared, either, expected)
+
+
+def overlap_by_encoder(one: WeightEdit, other: WeightEdit) -> dict[str, Overlap]:
+    """Return the overlap of two edits for each encoder that either of them edits.
+
+    Examples
+    --------
+    >>> import uwmlib as uwm
+    >>> from uwmlib.editing import overlap_by_encoder, select_magnitude
+    >>> vlm = uwm.load_model("mini-ViT-L-14")
+    >>> both = select_magnitude(vlm, tau=0.1)
+    >>> images = select_magnitude(vlm, tau=0.1, text=None)
+    >>> found = overlap_by_encoder(both, images)
+    >>> found["text"].jaccard, found["vision"].jaccard
+    (0.0, 1.0)
+    """
+    encoders = dict.fromkeys(change.encoder for change in (*one.changes.values(), *other.changes.values()))
+    return {encoder: overlap(one, other, encoder=encoder) for encoder in encoders}
 
 
 def _pairs(

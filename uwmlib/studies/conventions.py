@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any
 
 from uwmlib.comparison import Setting, evaluate_edits, setting_difference
-from uwmlib.editing import Agreement, Scores, WeightEdit, gradient_scores, mask_agreement, score
+from uwmlib.editing import Overlap, Scores, WeightEdit, gradient_scores, overlap_by_encoder, score
 from uwmlib.errors import UwmError
 from uwmlib.evaluation import evaluate
 from uwmlib.metrics import Difference, mean_over_seeds
@@ -72,7 +72,7 @@ class Conventions:
     rows : dict of str to Setting
         Convention -> what was measured of the edit with it switched, on the test tuples; the unswitched edits stand
         among them ("UWM", "unsafe only", "unsafe only, adaptive", "G-Unsafe").
-    masks : dict of str to dict of str to Agreement
+    masks : dict of str to dict of str to Overlap
         Convention -> encoder -> the weights that are chosen, beside those of the unswitched edit.
 
     Examples
@@ -88,7 +88,7 @@ class Conventions:
     """
 
     rows: dict[str, Setting]
-    masks: dict[str, dict[str, Agreement]]
+    masks: dict[str, dict[str, Overlap]]
 
     @property
     def base(self) -> Setting:
@@ -267,7 +267,7 @@ def measure_conventions(
         raise UwmError(f"Every convention is switched in {UWM}: give its edit among them.")
     base = evaluate(vlm, test, **options)
     rows = {row: evaluate_edits(vlm, edit, test, base=base, **options) for row, edit in edits.items()}
-    masks = {row: mask_agreement(edit, edits[beside(row)]) for row, edit in edits.items()}
+    masks = {row: overlap_by_encoder(edit, edits[beside(row)]) for row, edit in edits.items()}
     return Conventions(rows, masks)
 
 
@@ -314,7 +314,7 @@ def load_conventions(path: str | PathLike) -> tuple[Conventions, dict[str, Any]]
     base = found.pop("")
     rows = {row: Setting((each,), base, facts["n_weights"][row]) for row, each in found.items()}
     masks = {
-        row: {encoder: Agreement(**each) for encoder, each in by_encoder.items()}
+        row: {encoder: Overlap(**each) for encoder, each in by_encoder.items()}
         for row, by_encoder in facts["masks"]
     }
     return Conventions(rows, masks), facts["rests on"]
