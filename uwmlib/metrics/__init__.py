@@ -31,7 +31,7 @@ from uwmlib.metrics.retrieval import DIRECTIONS, Retrieval, retrieval
 from uwmlib.metrics.retrieved import Retrieved, retrieve
 from uwmlib.metrics.safeground import SAFEGROUND_KEYS, SafeGround, compare, safeground
 from uwmlib.metrics.score import Measured, Score, Unit, mean_of, measured, share_of
-from uwmlib.metrics.signal_detection import SIGNAL_KEYS, SignalDetection, safe_bias
+from uwmlib.metrics.signal_detection import SIGNAL_KEYS, SignalDetection, safe_bias, sensitivity
 from uwmlib.metrics.zeroshot import accuracy, classify, mean_accuracy
 
 __all__ = [
@@ -86,6 +86,7 @@ __all__ = [
     "safeground",
     "safeground_of_orderings",
     "score_range",
+    "sensitivity",
     "share_of",
     "tango",
     "top_k",

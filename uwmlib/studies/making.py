@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from uwmlib.cache import Cache
-from uwmlib.editing import Scores, score
+from uwmlib.editing import Scores, pool_scores, score
 from uwmlib.errors import UwmError
 from uwmlib.options import known
 from uwmlib.outputs import check_output
 from uwmlib.profiles import Profile, profile
+from uwmlib.studies.anatomy import anatomy, anatomy_rests_on, score_concepts
 from uwmlib.studies.controlled import PLAN, Plan, measure_equal_knowledge, save_equal_knowledge
+from uwmlib.studies.conventions import make_conventions
 from uwmlib.studies.evaluations import save_evaluations
 from uwmlib.studies.files import study_path
 from uwmlib.studies.planted_rows import make_planted
@@ -143,7 +145,19 @@ def _table1(setup: Profile, path: Path, **options: Any) -> None:
     )
 
 
+def _anatomy(setup: Profile, path: Path, **options: Any) -> None:
+    calibration = setup.load_tuples("train", n=1000)
+    parts = {
+        "validation": setup.load_tuples("validation", n=500), "test": setup.load_tuples("test", n=1000),
+        "benign": setup.load_benign(n=500),
+    }  # fmt: skip
+    groups = score_concepts(setup.load_base(), calibration, progress=False)
+    found, _ = anatomy(groups, calibration=calibration, **parts, **options)
+    save_equal_knowledge(path, found, facts=anatomy_rests_on(pool_scores(list(groups.values())), **parts))
+
+
 STUDIES = {
+    "anatomy": Study("masks by concept, whole neurons, and the same function in other weights", _anatomy),
     "equal-knowledge": Study(
         "UWM and its controls at equal knowledge",
         partial(_at_equal_knowledge, study="equal-knowledge", plan=PLAN),
@@ -154,4 +168,5 @@ STUDIES = {
     ),
     "planted": Study("which scores find weights that unsafe behaviour was planted in", make_planted, of=""),
     "table1": Study("the rows of the paper's Table 1", _table1, of="safe-clip"),
+    "conventions": Study("UWM and its baselines, one convention switched at a time", make_conventions),
 }
