@@ -65,7 +65,7 @@ class PlantPlan:
     --------
     >>> from uwmlib.studies import PLANT_PLAN
     >>> len(PLANT_PLAN.bases) * len(PLANT_PLAN.plants)
-    48
+    36
     """
 
     bases: tuple[BaseRecipe, ...]
@@ -84,7 +84,7 @@ _BOUND = tuple(PlantRecipe(kind="entries", size=size, bound=2.0) for size in (0.
 _NEURONS = tuple(PlantRecipe(kind="neurons", size=size, learning_rate=2e-2) for size in (0.1, 0.03, 0.01))
 _BLOCKS = tuple(PlantRecipe(kind="block", size=size) for size in (0.1, 0.03))
 PLANT_PLAN = PlantPlan(
-    bases=tuple(BaseRecipe(seed=seed) for seed in range(4)), plants=_FREE + _BOUND + _NEURONS + _BLOCKS
+    bases=tuple(BaseRecipe(seed=seed) for seed in range(3)), plants=_FREE + _BOUND + _NEURONS + _BLOCKS
 )
 #: One plant in a base that is hardly trained, in seconds: what a page can make again to check the shipped numbers.
 LIVE_PLAN = PlantPlan(
