@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -44,19 +44,21 @@ def make_planted(
     rows: dict[str, dict[str, Any]] = {}
     for part, which in ((LIVE_PLAN, [0]), (plan, range(len(plan.bases)))):
         for base in which:
-            for key, make in planted_models(part, base=base, folder=folder, progress=progress):
+            made = planted_models(part, base=base, folder=folder, progress=progress)
+            for plant, (key, make) in zip(part.plants, made, strict=True):
+                facts = part.facts() | {"bases": asdict(part.bases[base]), "plants": asdict(plant)}
                 rows[key] = _kept(
-                    folder, key, part, lambda make=make: measure_plant(make(), progress=progress)
+                    folder, key, facts, lambda make=make: measure_plant(make(), progress=progress)
                 )
     save_planted(path, rows, plan)
     return rows
 
 
-def _kept(folder: Path, key: str, plan: PlantPlan, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return a row, from the folder if it holds one of the same plan."""
+def _kept(
+    folder: Path, key: str, facts: Mapping[str, Any], measure: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return a row, from the folder if it holds one of the same recipes and counts."""
     file = folder / f"{key.replace(', ', '_').replace(' ', '-').replace('%', '')}.json"
-    facts = plan.facts()
-    del facts["plants"], facts["bases"]
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))
         if kept["plan"] == facts:
