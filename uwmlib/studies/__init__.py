@@ -21,6 +21,7 @@ from uwmlib.studies.shipped import (
     uwm_curves,
 )
 from uwmlib.studies.table1 import READINGS, VALIDATED, Readings, choose_uwm, measure_rows
+from uwmlib.studies.worlds import Level, Measurement, make_worlds, measure_base, measure_level, worlds_plan
 
 __all__ = [
     "COMPARED",
@@ -32,6 +33,8 @@ __all__ = [
     "Study",
     "VALIDATED",
     "EqualKnowledge",
+    "Level",
+    "Measurement",
     "Plan",
     "Readings",
     "choose_uwm",
@@ -39,7 +42,10 @@ __all__ = [
     "equal_knowledge_of_seeds",
     "load_evaluations",
     "make_study",
+    "make_worlds",
+    "measure_base",
     "measure_equal_knowledge",
+    "measure_level",
     "measure_rows",
     "methods_compared",
     "rows_of_seeds",
@@ -47,4 +53,5 @@ __all__ = [
     "scores_compared",
     "study_path",
     "uwm_curves",
+    "worlds_plan",
 ]
