@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from uwmlib.studies.bases import Measurement, base_predictors, measure_base
 from uwmlib.studies.controlled import (
     PLAN,
     EqualKnowledge,
@@ -21,7 +22,7 @@ from uwmlib.studies.shipped import (
     uwm_curves,
 )
 from uwmlib.studies.table1 import READINGS, VALIDATED, Readings, choose_uwm, measure_rows
-from uwmlib.studies.worlds import Level, Measurement, make_worlds, measure_base, measure_level, worlds_plan
+from uwmlib.studies.worlds import Level, Worlds, load_worlds, measure_level, worlds_plan
 
 __all__ = [
     "COMPARED",
@@ -32,17 +33,19 @@ __all__ = [
     "STUDIES",
     "Study",
     "VALIDATED",
+    "Worlds",
     "EqualKnowledge",
     "Level",
     "Measurement",
     "Plan",
     "Readings",
+    "base_predictors",
     "choose_uwm",
     "equal_knowledge",
     "equal_knowledge_of_seeds",
     "load_evaluations",
+    "load_worlds",
     "make_study",
-    "make_worlds",
     "measure_base",
     "measure_equal_knowledge",
     "measure_level",

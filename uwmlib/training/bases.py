@@ -175,11 +175,10 @@ def _first_rows(layer: nn.Linear, rows: int) -> nn.Linear:
 def _pool(vlm: Vlm, world: World, base: Base) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return the batches of a training: pictures [B, H, W, 3] and tokens [B, L], drawn once."""
     size, pairs = base.batch_size, []
-    for number in range(-(-base.pool * size // DRAWN_AT_ONCE)):
-        pictures, texts = web_batch(number, batch_size=DRAWN_AT_ONCE, seed=base.seed, world=world)
+    together = max(1, min(DRAWN_AT_ONCE // size, base.pool))  # batches that are drawn in one go
+    for number in range(-(-base.pool // together)):
+        pictures, texts = web_batch(number, batch_size=together * size, seed=base.seed, world=world)
         tokens = vlm.tokenize(texts)
-        starts = range(0, DRAWN_AT_ONCE - size + 1, size)
-        pairs += [
-            (torch.from_numpy(pictures[at : at + size]), tokens[at : at + size]) for at in starts
-        ]
+        for at in range(0, len(tokens), size):
+            pairs.append((torch.from_numpy(pictures[at : at + size]), tokens[at : at + size]))
     return pairs[: base.pool]
