@@ -197,16 +197,16 @@ def test_a_study_that_was_broken_off_goes_on_and_reads_back(tmp_path, monkeypatc
     ]
     monkeypatch.setattr(worlds, "worlds_plan", lambda: plan)
     monkeypatch.setattr(worlds, "measure_level", lambda level: real(level, plan=QUICK))
-    real, path = studies.measure_level, tmp_path / "new" / "worlds.json"
+    real, path = studies.measure_level, tmp_path / "worlds" / "worlds.json"
     monkeypatch.setattr(worlds, "worlds_plan", lambda: plan[:1])
-    worlds.make_worlds(path, progress=False)
+    assert studies.make_study("worlds", output=tmp_path, progress=False) == path
     monkeypatch.setattr(worlds, "worlds_plan", lambda: plan)
     with pytest.raises(UwmError, match="another plan"):
         studies.load_worlds(path)
     held = json.loads(path.read_text())
     path.write_text(json.dumps(held | {"plan": worlds.plan_facts(plan)}))
     assert studies.load_worlds(path).missing == ["length: 2 steps, seed 0"]
-    worlds.make_worlds(path, progress=False)
+    studies.make_study("worlds", output=tmp_path, progress=False)
     study = studies.load_worlds(path)
     assert study.missing == [] and study.rows[0] == held["rows"][0]  # the first was not made again
     assert study.bases().loc["length: 1 steps, seed 0", "text.touched"] > 0

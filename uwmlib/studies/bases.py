@@ -57,8 +57,8 @@ class Measurement:
     Examples
     --------
     >>> from uwmlib.studies import Measurement
-    >>> Measurement(n_test=100).rows[:3]
-    (('UWM', 'both', 95.0), ('UWM printed', 'both', 95.0), ('random', 'both', 95.0))
+    >>> Measurement(n_test=100).rows[:2]
+    (('UWM', 'both', 95.0), ('UWM printed', 'both', 95.0))
     """
 
     n_calibration: int = 300
@@ -159,11 +159,11 @@ def measure_base(
     >>> import uwmlib as uwm
     >>> from uwmlib.studies import Measurement, measure_base
     >>> vlm = uwm.load_model("mini-ViT-B-32")
-    >>> names = {"calibration": "train", "validation": "validation", "test": "test"}
     >>> tuples = {
-    ...     part: uwm.load_tuples("mini-visu", split=split, n=40)
-    ...     for part, split in names.items()
+    ...     split: uwm.load_tuples("mini-visu", split=split, n=40)
+    ...     for split in ("train", "validation", "test")
     ... }
+    >>> tuples["calibration"] = tuples.pop("train")
     >>> quick = Measurement(
     ...     strengths=(0.02, 0.2), steps=1, seeds=1, least_kept=0,
     ...     rows=(("UWM", "both", 80.0), ("random", "both", 80.0)),
