@@ -25,6 +25,7 @@ from uwmlib.metrics.orderings import (
     safeground_of_orderings,
     score_range,
 )
+from uwmlib.metrics.rank_correlation import RankCorrelation, rank_correlation
 from uwmlib.metrics.retrieval import DIRECTIONS, Retrieval, retrieval
 from uwmlib.metrics.retrieved import Retrieved, retrieve
 from uwmlib.metrics.safeground import SAFEGROUND_KEYS, SafeGround, compare, safeground
@@ -49,6 +50,7 @@ __all__ = [
     "Entry",
     "Measured",
     "PairedDifference",
+    "RankCorrelation",
     "Retrieval",
     "Retrieved",
     "SafeGround",
@@ -74,6 +76,7 @@ __all__ = [
     "mean_over_seeds",
     "measured",
     "paired_difference",
+    "rank_correlation",
     "retrieval",
     "retrieve",
     "safe_bias",
