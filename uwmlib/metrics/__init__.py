@@ -16,8 +16,10 @@ from uwmlib.metrics.differences import (
     mean_over_seeds,
     paired_difference,
 )
+from uwmlib.metrics.groups import RANKING, mean_over_groups
 from uwmlib.metrics.intervals import mcnemar_exact, tango, wilson
 from uwmlib.metrics.knowledge import KNOWLEDGE_KEYS, knowledge, knowledge_kept
+from uwmlib.metrics.localisation import auroc, precision_and_recall, top_k
 from uwmlib.metrics.orderings import (
     ORDERINGS,
     SIMILARITIES,
@@ -40,6 +42,7 @@ __all__ = [
     "DIRECTIONS",
     "KNOWLEDGE_KEYS",
     "ORDERINGS",
+    "RANKING",
     "SAFEGROUND_KEYS",
     "SIGNAL_KEYS",
     "SIMILARITIES",
@@ -61,6 +64,7 @@ __all__ = [
     "accuracy",
     "adjusted",
     "attainable",
+    "auroc",
     "benign_use",
     "change_along",
     "classify",
@@ -73,9 +77,11 @@ __all__ = [
     "mcnemar_exact",
     "mean_accuracy",
     "mean_of",
+    "mean_over_groups",
     "mean_over_seeds",
     "measured",
     "paired_difference",
+    "precision_and_recall",
     "rank_correlation",
     "retrieval",
     "retrieve",
@@ -86,6 +92,7 @@ __all__ = [
     "sensitivity",
     "share_of",
     "tango",
+    "top_k",
     "top_share",
     "weight_concentration",
     "wilson",

@@ -35,6 +35,8 @@ from uwmlib.studies.conventions import (
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
 from uwmlib.studies.files import study_path
 from uwmlib.studies.making import STUDIES, Study, make_study
+from uwmlib.studies.planted import LIVE_PLAN, PLANT_PLAN, PlantPlan
+from uwmlib.studies.planted_rows import found_frame, grown_frame, keys_of, shipped_plants, undo_frame
 from uwmlib.studies.scores import SCORES, SCORES_PLAN, scores_compared
 from uwmlib.studies.shipped import (
     COMPARED,
@@ -50,7 +52,9 @@ __all__ = [
     "ANATOMY_PLAN",
     "COMPARED",
     "FORMS",
+    "LIVE_PLAN",
     "PLAN",
+    "PLANT_PLAN",
     "PRIORS",
     "READINGS",
     "SCORES",
@@ -62,6 +66,7 @@ __all__ = [
     "Level",
     "Measurement",
     "Plan",
+    "PlantPlan",
     "Readings",
     "Study",
     "Worlds",
@@ -78,6 +83,9 @@ __all__ = [
     "equal_knowledge",
     "equal_knowledge_of_seeds",
     "forms_of",
+    "found_frame",
+    "grown_frame",
+    "keys_of",
     "load_conventions",
     "load_evaluations",
     "load_worlds",
@@ -94,7 +102,9 @@ __all__ = [
     "score_concepts",
     "scores_compared",
     "shipped_conventions",
+    "shipped_plants",
     "study_path",
+    "undo_frame",
     "uwm_curves",
     "worlds_plan",
 ]

@@ -20,6 +20,7 @@ from uwmlib.studies.controlled import PLAN, Plan, measure_equal_knowledge, save_
 from uwmlib.studies.conventions import make_conventions
 from uwmlib.studies.evaluations import save_evaluations
 from uwmlib.studies.files import SUFFIX, study_path
+from uwmlib.studies.planted_rows import make_planted
 from uwmlib.studies.scores import SCORES_PLAN
 from uwmlib.studies.shipped import COMPARED, equal_knowledge, rests_on, rows_rest_on
 from uwmlib.studies.table1 import Readings, edits_of_table1, measure_rows
@@ -169,6 +170,7 @@ STUDIES = {
         "the rows of the paper's Tables 3, 6, 7 and 9 on one more base",
         partial(_at_equal_knowledge, study="scores", plan=SCORES_PLAN, sets=False),
     ),
+    "planted": Study("which scores find weights that unsafe behaviour was planted in", make_planted, of=""),
     "table1": Study("the rows of the paper's Table 1", _table1, of="safe-clip"),
     "conventions": Study("UWM and its baselines, one convention switched at a time", make_conventions),
     "worlds": Study(
