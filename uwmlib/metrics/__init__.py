@@ -27,6 +27,7 @@ from uwmlib.metrics.orderings import (
     safeground_of_orderings,
     score_range,
 )
+from uwmlib.metrics.rank_correlation import RankCorrelation, rank_correlation
 from uwmlib.metrics.retrieval import DIRECTIONS, Retrieval, retrieval
 from uwmlib.metrics.retrieved import Retrieved, retrieve
 from uwmlib.metrics.safeground import SAFEGROUND_KEYS, SafeGround, compare, safeground
@@ -52,6 +53,7 @@ __all__ = [
     "Entry",
     "Measured",
     "PairedDifference",
+    "RankCorrelation",
     "Retrieval",
     "Retrieved",
     "SafeGround",
@@ -80,6 +82,7 @@ __all__ = [
     "measured",
     "paired_difference",
     "precision_and_recall",
+    "rank_correlation",
     "retrieval",
     "retrieve",
     "safe_bias",

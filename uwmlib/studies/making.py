@@ -19,11 +19,12 @@ from uwmlib.studies.anatomy import anatomy, anatomy_rests_on, score_concepts
 from uwmlib.studies.controlled import PLAN, Plan, measure_equal_knowledge, save_equal_knowledge
 from uwmlib.studies.conventions import make_conventions
 from uwmlib.studies.evaluations import save_evaluations
-from uwmlib.studies.files import study_path
+from uwmlib.studies.files import SUFFIX, study_path
 from uwmlib.studies.planted_rows import make_planted
 from uwmlib.studies.scores import SCORES_PLAN
 from uwmlib.studies.shipped import COMPARED, equal_knowledge, rests_on, rows_rest_on
 from uwmlib.studies.table1 import Readings, edits_of_table1, measure_rows
+from uwmlib.studies.worlds import make_worlds
 from uwmlib.tuples import Tuples
 
 N_CALIBRATION = 2000
@@ -43,6 +44,8 @@ class Study:
         `progress` and `cache` to the file.
     of : str
         Of what it is a study: "model" for any mini model, "safe-clip" for one that has a Safe-CLIP, "" for no model.
+    suffix : str
+        Of the file.
 
     Examples
     --------
@@ -54,6 +57,7 @@ class Study:
     about: str
     make: Callable[..., None]
     of: str = "model"
+    suffix: str = SUFFIX
 
 
 def make_study(name: str, model: str = "", *, output: str | Path = "studies", progress: bool = True) -> Path:
@@ -88,7 +92,7 @@ def make_study(name: str, model: str = "", *, output: str | Path = "studies", pr
     """
     study = STUDIES[known(name, STUDIES, "study")]
     setup = _profile_of(name, study, model)
-    path = check_output(study_path(name, model, folder=output))
+    path = check_output(study_path(name, model, folder=output, suffix=study.suffix))
     started = time.perf_counter()
     study.make(*setup, path, progress=progress, cache=Cache(""))
     whole = f"{name} of {model}" if model else name
@@ -169,4 +173,7 @@ STUDIES = {
     "planted": Study("which scores find weights that unsafe behaviour was planted in", make_planted, of=""),
     "table1": Study("the rows of the paper's Table 1", _table1, of="safe-clip"),
     "conventions": Study("UWM and its baselines, one convention switched at a time", make_conventions),
+    "worlds": Study(
+        "UWM and random negation on small bases of changed worlds", make_worlds, of="", suffix=".json"
+    ),
 }
