@@ -355,7 +355,7 @@ EVALUATE = ["evaluate", "mini-ViT-L-14", "--weights", "mini.safetensors", "--tup
         (["train", "mini-ViT-L-14", "--steps", "0"], "at least one step"),
         (["train", "mini-ViT-L-14", "--seed", str(2**63)], f"seed is {2**63}"),
         (["train", "mini-LLaVA", "--output", "taken"], "read-only"),
-        (["study", "tournament", "mini-CoCa"], "equal-knowledge"),
+        (["study", "a game", "mini-CoCa"], "equal-knowledge"),
         (["study", "table1", "mini-CoCa"], "no Safe-CLIP of 'mini-CoCa'"),
         (["study", "equal-knowledge", "mini-CoCa", "--output", "file"], "cannot be written in"),
         (["run", "x.ipynb", "-f", "p.ipynb", "--output", "p.ipynb"], "replace what is read from p.ipynb"),

@@ -400,6 +400,8 @@ def test_what_ships_belongs_to_the_models_on_record(path):
         for name, digest in facts["models"].items():
             assert mini_models()[name]["sha256"] == digest
         return
+    if path.parent.name in ("tournament", "unseen"):
+        return  # tests/test_tournament.py
     study, facts = controlled.load_equal_knowledge(path)
     vlm = uwm.load_model(path.stem)
     assert facts["model"] == {encoder: vlm.facts(encoder) for encoder in ("text", "vision")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,20 +69,39 @@ class Leace:
         UwmError
             If a strength is out of range, or names another encoder.
         """
-        given = dict(strength) if isinstance(strength, Mapping) else dict.fromkeys(self.erasers, strength)
-        changes = {}
+        given, changes = self._strengths(strength), {}
         for encoder, s in given.items():
-            eraser = self.erasers[known(encoder, self.erasers, "fitted encoder")]
+            matrix, offset = self._map(encoder, s)
+            changes |= map_edit(self.vlm, encoder, matrix, offset=offset).changes
+        return WeightEdit(changes, self.facts | {"strength": given})
+
+    def changes(self, strength: float | Mapping[str, float] = 1.0) -> dict[str, Callable[..., torch.Tensor]]:
+        """Return what `edit(strength)` does to the features of each encoder, up to rounding: for `Features.changed`."""
+        maps = {encoder: self._map(encoder, s) for encoder, s in self._strengths(strength).items()}
+        return {
+            encoder: lambda rows, matrix=matrix, offset=offset: (rows.double() @ matrix + offset).to(
+                rows.dtype
+            )
+            for encoder, (matrix, offset) in maps.items()
+        }
+
+    def _strengths(self, strength: float | Mapping[str, float]) -> dict[str, float]:
+        given = dict(strength) if isinstance(strength, Mapping) else dict.fromkeys(self.erasers, strength)
+        for encoder, s in given.items():
+            known(encoder, self.erasers, "fitted encoder")
             if not 0 <= finite_number(s, "strength") <= 2:
                 raise UwmError(
                     f"strength is {s:g}: give a number from 0, for nothing, over 1, for LEACE, to 2."
                 )
-            erased = eraser.proj_right.T @ eraser.proj_left.T  # [D, D]; x loses (x - mu) erased
-            matrix = torch.eye(len(erased), dtype=erased.dtype) - s * erased
-            changes |= map_edit(self.vlm, encoder, matrix, offset=s * eraser.bias @ erased).changes
-        if not changes:
+        if not given:
             raise UwmError("strength names no encoder: give a number, or one for an encoder.")
-        return WeightEdit(changes, self.facts | {"strength": given})
+        return given
+
+    def _map(self, encoder: str, s: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return matrix and offset: x becomes x matrix + offset."""
+        eraser = self.erasers[encoder]
+        erased = eraser.proj_right.T @ eraser.proj_left.T  # [D, D]; x loses (x - mu) erased
+        return torch.eye(len(erased), dtype=erased.dtype) - s * erased, s * eraser.bias @ erased
 
 
 def fit_leace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,17 +71,32 @@ class NullSpace:
         UwmError
             If a strength is out of range, or names another encoder.
         """
+        given, changes = self._strengths(strength), {}
+        for encoder, a in given.items():
+            changes |= map_edit(self.vlm, encoder, self._matrix(a)).changes
+        return WeightEdit(changes, self.facts | {"strength": given})
+
+    def changes(self, strength: float | Mapping[str, float] = 1.0) -> dict[str, Callable[..., torch.Tensor]]:
+        """Return what `edit(strength)` does to the features of each encoder, up to rounding: for `Features.changed`."""
+        matrices = {encoder: self._matrix(a) for encoder, a in self._strengths(strength).items()}
+        return {
+            encoder: lambda rows, matrix=matrix: (rows.double() @ matrix).to(rows.dtype)
+            for encoder, matrix in matrices.items()
+        }
+
+    def _strengths(self, strength: float | Mapping[str, float]) -> dict[str, float]:
         given = dict(strength) if isinstance(strength, Mapping) else dict.fromkeys(self.encoders, strength)
-        inside, changes = self.basis @ self.basis.T, {}
         for encoder, a in given.items():
             known(encoder, self.encoders, "fitted encoder")
             if not 0 <= finite_number(a, "strength") <= 2:
                 raise UwmError(f"strength is {a:g}: give a number from 0, for nothing, over 1, to 2.")
-            matrix = torch.eye(len(inside), dtype=inside.dtype) - a * inside
-            changes |= map_edit(self.vlm, encoder, matrix).changes
-        if not changes:
+        if not given:
             raise UwmError("strength names no encoder: give a number, or one for an encoder.")
-        return WeightEdit(changes, self.facts | {"strength": given})
+        return given
+
+    def _matrix(self, a: float) -> torch.Tensor:
+        inside = self.basis @ self.basis.T
+        return torch.eye(len(inside), dtype=inside.dtype) - a * inside
 
 
 def fit_null_space(
