@@ -115,6 +115,8 @@ def test_ls_lists_what_the_functions_take(tmp_path, here):
     sets = [(row["set"], row["n"]) for row in listed("sets")]
     assert sets[:3] == [("mini-visu", 11_000), ("mini-visu", 2_000), ("mini-visu-1", 11_000)]
     assert len(sets) == 3 + 17 and ("dtd", 18_800) in sets
+    studies = {row["study"]: row["of"] for row in listed("studies")}
+    assert studies["table1"] == "a base that has a Safe-CLIP" and studies["scores"] == "any mini model"
     methods = {row["method"]: row["variants"].split(", ") for row in listed("methods")}
     assert methods["uwm"] == list(saliency.VARIANTS)
     assert all(methods[loss] == list(gradients.VARIANTS) for loss in gradients.LOSSES)

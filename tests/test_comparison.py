@@ -56,7 +56,7 @@ def tuples():
 def test_a_setting_has_what_its_evaluation_has_and_its_share_of_the_bases_knowledge():
     base, run = made_evaluation(80), made_evaluation(60, (150, 40, 190, 70))
     setting = Setting((run,), base)
-    assert list(setting) == [*run, "knowledge", "knowledge_kept", "safe_bias"]
+    assert list(setting) == [*run, "knowledge", "knowledge_kept", "safe_bias", "sensitivity"]
     assert all(setting[key] == run[key] for key in run)
     assert setting["knowledge"] == knowledge(run) and setting["knowledge"].value == 60
     assert setting["knowledge_kept"] == knowledge_kept(run, base) and setting["knowledge_kept"].value == 75

@@ -101,5 +101,5 @@ def test_every_committed_reference_value_is_checked(path):
 
 def test_every_notebook_has_its_reference():
     notebooks = {path.stem for path in (manifests_dir().parent / "notebooks").glob("*.ipynb")}
-    assert len(notebooks) == 18
+    assert len(notebooks) == 23
     assert {path.stem for path in FILES} == notebooks

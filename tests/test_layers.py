@@ -33,7 +33,8 @@ LAYERS = [
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 KNOW_THE_MINI_WORLD = {
     "listing", "models.mini", "models.mini_architectures", "models.mini_llava", "profiles", "tuples.loading",
-    "zero_shot.drawn", "training.captioning", "training.contrastive", "training.safe_clip",
+    "zero_shot.drawn", "training.bases", "training.captioning", "training.contrastive", "training.planting",
+    "training.safe_clip",
 }  # fmt: skip
 
 

@@ -78,6 +78,7 @@ class Listed(StrEnum):
     MODELS = "models"
     SETS = "sets"
     METHODS = "methods"
+    STUDIES = "studies"
     NOTEBOOKS = "notebooks"
 
 
@@ -151,7 +152,7 @@ def train(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="A study: a wrong name is answered with all.")],
+    name: Annotated[str, typer.Argument(help="A study: `uwm ls studies` has all.")],
     model: Annotated[
         str, typer.Argument(help="The mini model to study, if it is of one.", autocompletion=_model_names)
     ] = "",
@@ -171,7 +172,7 @@ def ls(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")] = False,
 ) -> None:
-    """List what can be named: models, sets, methods or notebooks."""
+    """List what can be named: models, sets, methods, studies or notebooks."""
     rows = _listed(what, folder)
     print(json.dumps(rows, indent=1, ensure_ascii=False) if as_json else _as_table(rows))
 
@@ -186,7 +187,8 @@ def _listed(what: Listed, folder: Path | None) -> list[listing.Row]:
         return listing.sets(folder)
     if folder is not None:
         raise UwmError(f"There is no folder of {what}: leave --folder out.")
-    return listing.models() if what is Listed.MODELS else listing.methods()
+    lists = {Listed.MODELS: listing.models, Listed.METHODS: listing.methods, Listed.STUDIES: listing.studies}
+    return lists[what]()
 
 
 @app.command()

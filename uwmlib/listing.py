@@ -1,4 +1,4 @@
-"""What can be named here: models, sets, methods and notebooks, as rows of a table."""
+"""What can be named here: models, sets, methods, studies and notebooks, as rows of a table."""
 
 from __future__ import annotations
 
@@ -81,6 +81,14 @@ def methods() -> list[Row]:
         }
         for name, method in METHODS.items()
     ]
+
+
+def studies() -> list[Row]:
+    """Return the studies that `uwm study` makes, and of which models."""
+    from uwmlib.studies import STUDIES
+
+    of = {"model": "any mini model", "safe-clip": "a base that has a Safe-CLIP", "": "no model"}
+    return [{"study": name, "of": of[study.of], "what": study.about} for name, study in STUDIES.items()]
 
 
 def notebooks(folder: str | os.PathLike) -> list[Row]:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -25,27 +26,57 @@ def rouge_l(captions: Sequence[str], references: Sequence[str]) -> np.ndarray:
     return np.array([float(scorer.score(target, text)["rougeL"].fmeasure) for text, target in pairs])
 
 
-def sentence_bleu(caption: str, reference: str) -> float:
-    """Return BLEU-4 of one sentence without smoothing, words separated by white space.
+def sentence_bleu(
+    caption: str, reference: str, *, order: int = MAX_ORDER, smooth: bool = False, brevity: bool = True
+) -> float:
+    """Return BLEU of one sentence, words separated by white space.
 
-    The release averages such scores. One order of n-grams without a match makes the score 0, as does a caption
-    of fewer than four words, for which the release's torcheval raises an error instead.
+    The release averages such scores, of orders 2, 3 and 4. One order of n-grams without a match makes the score 0, as
+    does a caption of fewer words than `order`, for which the release's torcheval raises an error instead.
+
+    Parameters
+    ----------
+    caption, reference : str
+    order : int
+        Of the longest n-grams; the precisions of all orders up to it have the same weight.
+    smooth : bool
+        Count one more match and one more n-gram in every order above the first (Lin and Och, 2004).
+    brevity : bool
+        Whether a caption shorter than its reference is punished, by exp(1 - reference / caption) in words.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Examples
+    --------
+    All four words match, and two of three pairs of them; no triple does:
+
+    >>> from uwmlib.captions.overlap import sentence_bleu
+    >>> said, meant = "a red ring here", "here a red ring"
+    >>> round(sentence_bleu(said, meant, order=2), 3)  # sqrt(1 * 2/3)
+    0.816
+    >>> sentence_bleu(said, meant), sentence_bleu(said, meant, smooth=True) > 0
+    (0.0, True)
     """
     ours, theirs = caption.split(), reference.split()
     precisions = []
-    for order in range(1, MAX_ORDER + 1):
-        found, wanted = (Counter(zip(*(x[i:] for i in range(order)), strict=False)) for x in (ours, theirs))
-        matches = sum((found & wanted).values())
+    for n in range(1, order + 1):
+        found, wanted = (Counter(zip(*(x[i:] for i in range(n)), strict=False)) for x in (ours, theirs))
+        added = int(smooth and n > 1)
+        matches = sum((found & wanted).values()) + added
         if not matches:
             return 0.0
-        precisions.append(matches / sum(found.values()))
-    brevity = min(1.0, math.exp(1 - len(theirs) / len(ours)))
-    return brevity * math.exp(sum(map(math.log, precisions)) / MAX_ORDER)
+        precisions.append(matches / (sum(found.values()) + added))
+    short = min(1.0, math.exp(1 - len(theirs) / len(ours))) if brevity else 1.0
+    return short * math.exp(sum(map(math.log, precisions)) / order)
 
 
-def bleu_sentences(captions: Sequence[str], references: Sequence[str]) -> np.ndarray:
-    """Return `sentence_bleu` of every caption, float64 [N]; the release's convention averages them."""
-    return np.array([sentence_bleu(text, target) for text, target in _paired(captions, references)])
+def bleu_sentences(captions: Sequence[str], references: Sequence[str], **options: Any) -> np.ndarray:
+    """Return `sentence_bleu` of every caption, float64 [N], with its options; the release averages them."""
+    pairs = _paired(captions, references)
+    return np.array([sentence_bleu(text, target, **options) for text, target in pairs])
 
 
 def bleu_corpus(captions: Sequence[str], references: Sequence[str]) -> tuple[float, str]:

@@ -10,7 +10,7 @@ from uwmlib.comparison.seeds import score_over_seeds
 from uwmlib.editing import WeightEdit
 from uwmlib.errors import UwmError
 from uwmlib.evaluation import Evaluation, evaluate
-from uwmlib.metrics import Measured, Score, knowledge, knowledge_kept, safe_bias
+from uwmlib.metrics import Measured, Score, knowledge, knowledge_kept, safe_bias, sensitivity
 from uwmlib.models.vlm import Vlm
 from uwmlib.tuples.tuples import Tuples
 
@@ -19,6 +19,7 @@ DERIVED: dict[str, Callable[[Mapping[str, Score], Mapping[str, Score]], Score]] 
     "knowledge": lambda found, base: knowledge(found),
     "knowledge_kept": knowledge_kept,
     "safe_bias": lambda found, base: safe_bias(found),
+    "sensitivity": lambda found, base: sensitivity(found),
 }
 
 
@@ -26,8 +27,8 @@ DERIVED: dict[str, Callable[[Mapping[str, Score], Mapping[str, Score]], Score]] 
 class Setting(Measured):
     """What was measured of one setting of a method, and of its base, on the same tuples.
 
-    Its scores are those of the evaluation and "knowledge", "knowledge_kept" (as a share of the base's) and "safe_bias"
-    (over both query modalities); of several runs their means (`score_over_seeds`).
+    Its scores are those of the evaluation and "knowledge", "knowledge_kept" (as a share of the base's), "safe_bias"
+    and "sensitivity" (over both query modalities); of several runs their means (`score_over_seeds`).
 
     Attributes
     ----------

@@ -11,12 +11,15 @@ from uwmlib.editing.features import Features, collect_features
 from uwmlib.editing.gated_negation import GatedNegation, fit_gated_negation
 from uwmlib.editing.gates import gate_edit
 from uwmlib.editing.gradients import GradientScores, g_safe_clip_loss, g_unsafe_loss, gradient_scores
+from uwmlib.editing.groups import pool_scores, score_groups
 from uwmlib.editing.interpolation import interpolation_edit
 from uwmlib.editing.leace import Leace, fit_leace
 from uwmlib.editing.maps import map_edit
+from uwmlib.editing.masks import Overlap, column_share, mask_of, overlap, overlap_by_encoder, union_edit
+from uwmlib.editing.neurons import select_neurons
 from uwmlib.editing.null_space import NullSpace, fit_null_space
 from uwmlib.editing.reranker import rerank
-from uwmlib.editing.rescaling import rescaling_edit
+from uwmlib.editing.rescaling import channel_scaling_edit, head_rotation_edit, random_factors, rescaling_edit
 from uwmlib.editing.residual_shift import ResidualShift, fit_residual_shift
 from uwmlib.editing.safe_fit import SafeLoss
 from uwmlib.editing.safe_shift import SafeShift, fit_safe_shift
@@ -38,6 +41,7 @@ __all__ = [
     "GradientScores",
     "Leace",
     "NullSpace",
+    "Overlap",
     "PairSums",
     "ResidualShift",
     "SafeLoss",
@@ -46,8 +50,10 @@ __all__ = [
     "Scores",
     "SetDifference",
     "WeightEdit",
+    "channel_scaling_edit",
     "choose_weights",
     "collect_features",
+    "column_share",
     "combine",
     "dampening_factor",
     "delta_edit",
@@ -63,17 +69,25 @@ __all__ = [
     "g_unsafe_loss",
     "gate_edit",
     "gradient_scores",
+    "head_rotation_edit",
     "interpolation_edit",
     "map_edit",
+    "mask_of",
+    "overlap",
+    "overlap_by_encoder",
+    "pool_scores",
+    "random_factors",
     "random_like",
     "received",
     "rerank",
     "rescaling_edit",
     "residual_shift_edit",
     "score",
+    "score_groups",
     "select_adaptive",
     "select_fixed",
     "select_magnitude",
+    "select_neurons",
     "select_positive",
     "select_random",
     "select_reversed",
@@ -81,6 +95,7 @@ __all__ = [
     "shift_edit",
     "single_tokens",
     "token_statistics",
+    "union_edit",
     "unsafe_words",
     "word_list_edit",
 ]

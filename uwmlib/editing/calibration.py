@@ -13,14 +13,14 @@ import torch
 from tqdm.auto import tqdm
 
 from uwmlib.cache import Cache, as_cache, code_hash
-from uwmlib.editing.saliency import PairSums, token_statistics
+from uwmlib.editing.saliency import EPSILON, WEIGHTINGS, PairSums, token_statistics, weight_in_batch
 from uwmlib.editing.scores import Scores, model_facts, read_scores
 from uwmlib.editing.weight_edit import parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.files import require_writable
 from uwmlib.models.sites import Site, encoders_of
 from uwmlib.models.vlm import Vlm, require_vlm
-from uwmlib.options import check_batch_size
+from uwmlib.options import check_batch_size, finite_number, known, per_encoder
 from uwmlib.tuples.tuples import Tuples, require_tuples
 
 
@@ -31,6 +31,8 @@ def score(
     text: str | Sequence[str] | None = "out",
     vision: str | Sequence[str] | None = "fc2",
     batch_size: int = 64,
+    epsilon: float | Mapping[str, float] = EPSILON,
+    weigh: str = "tuples",
     save_to: str | os.PathLike | None = None,
     save_every: float = 30.0,
     progress: bool = True,
@@ -50,8 +52,12 @@ def score(
     text, vision : kind, list of kinds, or None
         Sites to score, out of "fc1", "fc2", "value", "out". The paper edits text "out" and vision "fc2".
     batch_size : int
-        Tuples per forward pass. Every tuple weighs the same, whatever the batch; in the released code a short
-        last batch weighs as much as a full one.
+        Tuples per forward pass.
+    epsilon : float, or mapping of encoder to float
+        Added to every standard deviation. The released code has {"text": 0, "vision": 1e-8}, the paper none.
+    weigh : "tuples" or "batches"
+        Whether every tuple counts the same, whatever the batch, or every batch, as in the released code: a short last
+        batch then counts as much as a full one.
     save_to : path, optional
         Where to keep the sums. An unfinished pass over the same model, tuples, sites and scoring code goes
         on from there; a finished one is loaded without any forward pass.
@@ -70,7 +76,7 @@ def score(
     Raises
     ------
     UwmError
-        For batch_size below 1, no or unknown kinds, NaN or infinite activations, a caption with
+        For batch_size below 1, an epsilon below 0, no or unknown kinds, NaN or infinite activations, a caption with
         fewer than two tokens (no standard deviation), or a `save_to` that belongs to another pass.
 
     Examples
@@ -89,19 +95,44 @@ def score(
     require_vlm(vlm)
     require_tuples(tuples)
     check_batch_size(batch_size)
+    reading = _reading(epsilon, weigh)
     sites = tuple(vlm.sites(text=text, vision=vision))
     cache = as_cache(cache)
-    options = {"batch_size": batch_size, "save_every": save_every, "progress": progress}
+    options = {"batch_size": batch_size, "save_every": save_every, "progress": progress, "reading": reading}
     if cache is not None and save_to is None:
         return _score_through(cache, vlm, tuples, sites, **options)
     facts = {encoder: vlm.facts(encoder) for encoder in encoders_of(sites)}
-    start = _start(vlm, sites, _provenance(facts, tuples), save_to)
+    start = _start(vlm, sites, _provenance(facts, tuples) | reading.facts(batch_size), save_to)
     return _finish(start, tuples, save_to=save_to, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How a pass reads Eq. 9: what is added to standard deviations, and how much a pair counts."""
+
+    epsilon: Mapping[str, float]
+    weigh: str
+
+    def facts(self, batch_size: int) -> dict[str, Any]:
+        """Return what the sums depend on besides the usual reading, which needs no mention."""
+        facts: dict[str, Any] = {}
+        if any(value != EPSILON for value in self.epsilon.values()):
+            facts["epsilon"] = dict(self.epsilon)
+        if self.weigh != "tuples":
+            facts["weigh"] = f"{self.weigh} of {batch_size}"
+        return facts
+
+
+def _reading(epsilon: float | Mapping[str, float], weigh: str) -> Reading:
+    """Return the checked reading, with an epsilon for each encoder."""
+    known(weigh, WEIGHTINGS, "weighting")
+    each = per_encoder(epsilon, "epsilon")
+    return Reading({name: finite_number(value, "epsilon", least=0.0) for name, value in each.items()}, weigh)
 
 
 def _finish(
     scores: Scores, tuples: Tuples, *, batch_size: int, save_to: str | os.PathLike | None, save_every: float,
-    progress: bool,
+    progress: bool, reading: Reading,
 ) -> Scores:  # fmt: skip
     """Go on with a pass until it has seen every tuple."""
     if save_to is not None and not scores.complete:
@@ -112,7 +143,8 @@ def _finish(
     with tqdm(total=len(tuples), initial=scores.n, desc="score", unit="tuple", disable=not progress) as bar:
         while not scores.complete:
             batch = tuples[scores.n : scores.n + batch_size]
-            _add_batch(vlm, batch, scores, magnitudes)
+            weight = weight_in_batch(len(batch), len(tuples), batch_size, weigh=reading.weigh)
+            _add_batch(vlm, batch, scores, magnitudes, epsilon=reading.epsilon, weight=weight)
             scores = dataclasses.replace(scores, n=scores.n + len(batch))
             bar.update(len(batch))
             if save_to is not None and (scores.complete or time.monotonic() >= due):
@@ -122,10 +154,13 @@ def _finish(
     return scores
 
 
-def _score_through(cache: Cache, vlm: Vlm, tuples: Tuples, sites: tuple[Site, ...], **options: Any) -> Scores:
+def _score_through(
+    cache: Cache, vlm: Vlm, tuples: Tuples, sites: tuple[Site, ...], *, reading: Reading, **options: Any
+) -> Scores:
     """Take the sums of each kind of site from the cache, and make one pass over all that it lacks."""
     identities = {encoder: vlm.identity(encoder) for encoder in encoders_of(sites)}
-    provenance = _provenance(identities, tuples)
+    read = reading.facts(options["batch_size"])
+    provenance = _provenance(identities, tuples) | read
     groups: dict[tuple[str, str], list[Site]] = {}
     for site in sites:
         groups.setdefault((site.encoder, site.kind), []).append(site)
@@ -136,6 +171,7 @@ def _score_through(cache: Cache, vlm: Vlm, tuples: Tuples, sites: tuple[Site, ..
             "model": identities[encoder],
         }
         | inputs[encoder]
+        | read
         for (encoder, kind), of_kind in groups.items()
     }
     kept = {group: cache.find(facts[group]) for group in groups}
@@ -144,7 +180,7 @@ def _score_through(cache: Cache, vlm: Vlm, tuples: Tuples, sites: tuple[Site, ..
         unfinished = cache.path({"unfinished": [facts[group] for group in missing]})
         rest = tuple(site for group in missing for site in groups[group])
         start = _go_on(vlm, rest, provenance | {"key": unfinished.name}, unfinished)
-        sums = _finish(start, tuples, save_to=unfinished, **options).sums
+        sums = _finish(start, tuples, save_to=unfinished, reading=reading, **options).sums
         for group in missing:
             kept[group] = _as_tensors({site.name: sums[site.name] for site in groups[group]})
             cache.keep(facts[group], kept[group])
@@ -210,9 +246,13 @@ def _start(
     return kept
 
 
-def _add_batch(vlm: Vlm, batch: Tuples, scores: Scores, magnitudes: dict[Site, torch.Tensor]) -> None:
+def _add_batch(
+    vlm: Vlm, batch: Tuples, scores: Scores, magnitudes: dict[Site, torch.Tensor], *,
+    epsilon: Mapping[str, float], weight: float,
+) -> None:  # fmt: skip
     """Embed [B safe; B unsafe] of every encoder that has sites, and add the B pairs to the sums."""
     where = f"tuples {scores.n} to {scores.n + len(batch) - 1}"
+    watching = {"magnitudes": magnitudes, "where": where, "epsilon": epsilon, "weight": weight}
     text_sites = [site for site in scores.sites if site.encoder == "text"]
     vision_sites = [site for site in scores.sites if site.encoder == "vision"]
     with torch.inference_mode():
@@ -220,23 +260,26 @@ def _add_batch(vlm: Vlm, batch: Tuples, scores: Scores, magnitudes: dict[Site, t
             tokens = vlm.tokenize([*batch.safe_texts, *batch.unsafe_texts])
             mask = vlm.token_mask(tokens)
             _check_captions(mask, scores.n)
-            with vlm.capture(text_sites, _observer(scores, magnitudes, where, mask.to(vlm.device))):
+            with vlm.capture(text_sites, _observer(scores, mask.to(vlm.device), **watching)):
                 vlm.encode_text(tokens)
         if vision_sites:
             # [:] opens images that stand in files.
             pixels = torch.cat([vlm.preprocess(batch.safe_images[:]), vlm.preprocess(batch.unsafe_images[:])])
-            with vlm.capture(vision_sites, _observer(scores, magnitudes, where, None)):
+            with vlm.capture(vision_sites, _observer(scores, None, **watching)):
                 vlm.encode_image(pixels)
 
 
 def _observer(
-    scores: Scores, magnitudes: dict[Site, torch.Tensor], where: str, mask: torch.Tensor | None
-) -> Callable[[Site, torch.Tensor], None]:
+    scores: Scores, mask: torch.Tensor | None, *, magnitudes: dict[Site, torch.Tensor], where: str,
+    epsilon: Mapping[str, float], weight: float,
+) -> Callable[[Site, torch.Tensor], None]:  # fmt: skip
     def observe(site: Site, z: torch.Tensor) -> None:
-        norm, std = token_statistics(z.float(), mask)  # [2B, T, in] -> two of [2B, in]
+        norm, std = token_statistics(
+            z.float(), mask, epsilon=epsilon[site.encoder]
+        )  # [2B, T, in] -> two of [2B, in]
         if not torch.isfinite(norm.amax()):  # not below 0, so this asks for every one of them
             raise UwmError(f"{site.name} has NaN or infinite inputs in {where}: check those, or use float32.")
-        scores.sums[site.name].add(norm, std, magnitudes[site])
+        scores.sums[site.name].add(norm, std, magnitudes[site], weight=weight)
 
     return observe
 

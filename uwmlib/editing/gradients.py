@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from uwmlib.cache import Cache, as_cache
 from uwmlib.editing.choice import choose_weights
+from uwmlib.editing.saliency import WEIGHTINGS, weight_in_batch
 from uwmlib.editing.weight_edit import WeightEdit, parameter_hash
 from uwmlib.errors import UwmError
 from uwmlib.models.sites import Site, encoders_of
@@ -208,6 +209,7 @@ def gradient_scores(
     text: str | Sequence[str] | None = "out",
     vision: str | Sequence[str] | None = "fc2",
     batch_size: int | Mapping[str, int] = 64,
+    weigh: str = "tuples",
     progress: bool = True,
     cache: Cache | PathLike | str | None = None,
 ) -> GradientScores:
@@ -228,8 +230,9 @@ def gradient_scores(
     text, vision : kind, list of kinds, or None
     batch_size : int, or mapping of encoder to int
         It matters here: the absolute value is taken per batch, and the contrastive loss compares inside a
-        batch. Released: 512 for text, 64 for vision. A batch weighs by its number of tuples; released: a
-        short last batch weighs as much as a full one.
+        batch. Released: 512 for text, 64 for vision.
+    weigh : "tuples" or "batches"
+        Whether a batch counts by its number of tuples, or as much as every other, as in the released code.
     progress : bool
         Show a progress bar on stderr.
     cache : Cache or the path of its folder, optional
@@ -262,13 +265,15 @@ def gradient_scores(
     require_tuples(tuples)
     known(loss, LOSSES, "loss")
     known(variant, VARIANTS, "variant")
+    known(weigh, WEIGHTINGS, "weighting")
     given = per_encoder(batch_size, "batch_size")
     sizes = {encoder: whole_number(size, "batch_size") for encoder, size in given.items()}
     sites = tuple(vlm.sites(text=text, vision=vision))
     base_hashes = {site.parameter: parameter_hash(vlm, site.parameter) for site in sites}
 
     def make() -> dict[str, torch.Tensor]:
-        return _sums(vlm, tuples, sites, loss=loss, variant=variant, sizes=sizes, progress=progress)
+        how = {"loss": loss, "variant": variant, "sizes": sizes, "weigh": weigh}
+        return _sums(vlm, tuples, sites, **how, progress=progress)
 
     cache = as_cache(cache)
     if cache is None:
@@ -279,13 +284,14 @@ def gradient_scores(
             "models": [vlm.identity(encoder) for encoder in ENCODERS], "tuples": tuples.fingerprint,
             "tokens": vlm.tokens_hash([*tuples.safe_texts, *tuples.unsafe_texts]),
         }  # fmt: skip
+        facts |= {} if weigh == "tuples" else {"weigh": weigh}
         sums = {name: part.to(vlm.device) for name, part in cache.tensors(facts, make).items()}
     return GradientScores(vlm, sites, sums, loss, variant, len(tuples), base_hashes, tuples.fingerprint)
 
 
 def _sums(
     vlm: Vlm, tuples: Tuples, sites: Sequence[Site], *, loss: str, variant: str, sizes: Mapping[str, int],
-    progress: bool,
+    weigh: str, progress: bool,
 ) -> dict[str, torch.Tensor]:  # fmt: skip
     """Return the mean |gradient| of every site, by its name."""
     sums = {site.name: torch.zeros_like(vlm.weight(site).detach(), dtype=torch.float32) for site in sites}
@@ -295,8 +301,9 @@ def _sums(
             of_encoder = [site for site in sites if site.encoder == encoder]
             for start in range(0, len(tuples), sizes[encoder]):
                 batch = tuples[start : start + sizes[encoder]]
+                each = weight_in_batch(len(batch), len(tuples), sizes[encoder], weigh=weigh)
                 for site, gradient in _gradients(vlm, batch, of_encoder, _LOSS_OF[loss], variant):
-                    sums[site.name] += gradient.abs().float() * (len(batch) / len(tuples))
+                    sums[site.name] += gradient.abs().float() * (each * len(batch) / len(tuples))
                 bar.update(len(batch))
     _check_gradients(sums)
     return sums

@@ -7,6 +7,7 @@ and so is the unsafe/safe ratio of a pair. Sums of outer products over a batch a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from uwmlib.options import known
 
 VARIANTS = ("released", "paper", "unsafe-only", "difference")
 
+# How much a pair counts: as every other, or so that every batch counts as every other (the released code).
+WEIGHTINGS = ("tuples", "batches")
 # Added to every standard deviation. The released code does so for the vision encoder only.
 EPSILON = 1e-8
 # A row of zero weights receives nothing from either partner; this makes its ratio 1 instead of 0/0.
@@ -25,7 +28,9 @@ TINY = 1e-30
 AT_ONCE = 3 * 2**19
 
 
-def token_statistics(z: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def token_statistics(
+    z: torch.Tensor, mask: torch.Tensor | None = None, *, epsilon: float = EPSILON
+) -> tuple[torch.Tensor, torch.Tensor]:
     """L2 norm and unbiased standard deviation of every input feature over the tokens of its sample.
 
     Parameters
@@ -34,13 +39,16 @@ def token_statistics(z: torch.Tensor, mask: torch.Tensor | None = None) -> tuple
         Input of a linear layer.
     mask : BoolTensor, shape [B, T], optional
         True where a token counts. By default all do (images); texts leave out padding.
+    epsilon : float
+        Added to every standard deviation. Released: 1e-8 in the vision encoder, 0 in the text encoder; printed: 0.
 
     Returns
     -------
     norm, std : FloatTensor, shape [B, in] each
-        `std` has 1e-8 added in both encoders (released: vision only). `norm` is put together from it,
+        `std` has `epsilon` added. `norm` is put together from it,
         norm^2 = (T-1) std^2 + T mean^2, which loses no digits to cancellation. A feature that is silent on
-        every token so has the finite quotient norm/std = sqrt(T-1), the smallest that any feature can have.
+        every token so has the finite quotient norm/std = sqrt(T-1), the smallest that any feature can have; with an
+        epsilon of 0 it has none.
 
     Raises
     ------
@@ -72,7 +80,7 @@ def token_statistics(z: torch.Tensor, mask: torch.Tensor | None = None) -> tuple
     size = len(z) if z.device.type != "cpu" else max(1, AT_ONCE // z[0].numel())
     workspace = torch.empty_like(z[:size])
     parts = [
-        _statistics(tokens, kept, workspace[: len(tokens)], masked=mask is not None)
+        _statistics(tokens, kept, workspace[: len(tokens)], masked=mask is not None, epsilon=epsilon)
         for tokens, kept in zip(z.split(size), keep.split(size), strict=True)
     ]
     norm, std = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -80,7 +88,7 @@ def token_statistics(z: torch.Tensor, mask: torch.Tensor | None = None) -> tuple
 
 
 def _statistics(
-    z: torch.Tensor, keep: torch.Tensor, workspace: torch.Tensor, *, masked: bool
+    z: torch.Tensor, keep: torch.Tensor, workspace: torch.Tensor, *, masked: bool, epsilon: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`token_statistics` of some samples; sums over tokens are products with a row of ones, the fastest there is."""
     if masked:
@@ -93,7 +101,7 @@ def _statistics(
     rest = ones @ deviations / count
     variance = (ones @ deviations.square_() - count * rest * rest).clamp_min_(0) / (count - 1)
     mean += rest
-    std = variance.sqrt_() + EPSILON
+    std = variance.sqrt_() + epsilon
     norm = ((count - 1) * std * std + count * mean * mean).sqrt_()
     return norm.squeeze(1), std.squeeze(1)  # [b, 1, in] -> [b, in]
 
@@ -179,7 +187,9 @@ class PairSums:
         """Return float32 sums over no pairs, for a weight of this shape."""
         return cls(*(torch.zeros(shape, device=device) for _ in range(3)))
 
-    def add(self, norm: torch.Tensor, std: torch.Tensor, magnitude: torch.Tensor) -> None:
+    def add(
+        self, norm: torch.Tensor, std: torch.Tensor, magnitude: torch.Tensor, *, weight: float = 1.0
+    ) -> None:
         """Add B pairs in place.
 
         Parameters
@@ -188,12 +198,46 @@ class PairSums:
             `token_statistics` of the B safe samples followed by their B unsafe partners, in the same order.
         magnitude : FloatTensor, shape [out, in]
             |W|.
+        weight : float
+            How much each of these pairs counts.
         """
         safe_in, unsafe_in = (norm / std).chunk(2)  # [2B, in] -> two of [B, in]
         safe_out, unsafe_out = received(norm, magnitude).chunk(2)  # [2B, out] -> two of [B, out]
-        self.safe.addmm_(safe_out.T, safe_in)  # [out, B] x [B, in]
-        self.unsafe.addmm_(unsafe_out.T, unsafe_in)
-        self.ratio.addmm_((unsafe_out / safe_out).T, unsafe_in / safe_in)
+        self.safe.addmm_(safe_out.T, safe_in, alpha=weight)  # [out, B] x [B, in]
+        self.unsafe.addmm_(unsafe_out.T, unsafe_in, alpha=weight)
+        self.ratio.addmm_((unsafe_out / safe_out).T, unsafe_in / safe_in, alpha=weight)
+
+
+def weight_in_batch(size: int, n: int, batch_size: int, *, weigh: str) -> float:
+    """Return how much each pair of a batch counts, in a pass over `n` pairs.
+
+    The released code takes the mean of the means of its batches, so a short last batch counts as a whole one, and each
+    of its pairs for more. Weights average to 1, so that sums are divided by `n` in either case.
+
+    Parameters
+    ----------
+    size : int
+        Pairs in this batch.
+    n, batch_size : int
+        Pairs in all, and in a whole batch.
+    weigh : "tuples" or "batches"
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    Three pairs in batches of two: the mean of two means counts the last pair
+    as much as the first two together.
+
+    >>> from uwmlib.editing.saliency import weight_in_batch
+    >>> [weight_in_batch(size, 3, 2, weigh="batches") for size in (2, 1)]
+    [0.75, 1.5]
+    """
+    if known(weigh, WEIGHTINGS, "weighting") == "tuples":
+        return 1.0
+    return n / (math.ceil(n / batch_size) * size)
 
 
 def combine(sums: PairSums, n: int, magnitude: torch.Tensor, *, variant: str, prior: bool) -> torch.Tensor:

@@ -17,12 +17,12 @@ def select(score: torch.Tensor, tau: float, *, rule: str) -> torch.Tensor:
     return rules[known(rule, RULES, "selection rule")](score, tau)
 
 
-def select_adaptive(score: torch.Tensor, tau: float) -> torch.Tensor:
+def select_adaptive(score: torch.Tensor, tau: float, *, sums: torch.dtype = torch.float64) -> torch.Tensor:
     """Select the smallest set of top weights that holds at least `tau` of the layer's total score.
 
     This is the sentence below Eq. 11 and the released rule (sort ascending, select where the cumulative share
     exceeds 1 - tau); Eq. 11 as printed compares a weight's own share with 1 - tau and would select nothing.
-    Sums are taken in float64 (released: float32). Of equal scores the lower flat index is taken first.
+    Of equal scores the lower flat index is taken first.
 
     Negative scores (the "difference" variant) keep the released behaviour: shares are score / total. With a
     positive total that is again a top set, of a mass that the negative scores reduce; with a negative total
@@ -32,6 +32,8 @@ def select_adaptive(score: torch.Tensor, tau: float) -> torch.Tensor:
     ----------
     score : Tensor, any shape
     tau : float in (0, 1)
+    sums : dtype
+        In which the scores are added up. Released: float32.
 
     Returns
     -------
@@ -56,13 +58,13 @@ def select_adaptive(score: torch.Tensor, tau: float) -> torch.Tensor:
     """
     score = _checked(score, tau)
     flat = score.detach().flatten()
-    total = float(flat.double().sum())
+    total = float(flat.to(sums).sum())
     if total == 0:
         raise UwmError(
             "The scores of a layer sum to zero, so it has no mass to select from: leave that layer out."
         )
     ordered, order = torch.sort(flat if total > 0 else -flat, descending=True, stable=True)
-    held = ordered.double().cumsum(dim=0)
+    held = ordered.to(sums).cumsum(dim=0)
     # A weight is selected if those before it hold less than tau; the mass before the first is zero.
     selected = 1 + int((held[:-1] < tau * held[-1]).sum())
     return order[:selected].sort().values

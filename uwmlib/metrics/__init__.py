@@ -16,8 +16,10 @@ from uwmlib.metrics.differences import (
     mean_over_seeds,
     paired_difference,
 )
+from uwmlib.metrics.groups import RANKING, mean_over_groups
 from uwmlib.metrics.intervals import mcnemar_exact, tango, wilson
 from uwmlib.metrics.knowledge import KNOWLEDGE_KEYS, knowledge, knowledge_kept
+from uwmlib.metrics.localisation import auroc, precision_and_recall, top_k
 from uwmlib.metrics.orderings import (
     ORDERINGS,
     SIMILARITIES,
@@ -25,11 +27,12 @@ from uwmlib.metrics.orderings import (
     safeground_of_orderings,
     score_range,
 )
+from uwmlib.metrics.rank_correlation import RankCorrelation, rank_correlation
 from uwmlib.metrics.retrieval import DIRECTIONS, Retrieval, retrieval
 from uwmlib.metrics.retrieved import Retrieved, retrieve
 from uwmlib.metrics.safeground import SAFEGROUND_KEYS, SafeGround, compare, safeground
 from uwmlib.metrics.score import Measured, Score, Unit, mean_of, measured, share_of
-from uwmlib.metrics.signal_detection import SIGNAL_KEYS, SignalDetection, safe_bias
+from uwmlib.metrics.signal_detection import SIGNAL_KEYS, SignalDetection, safe_bias, sensitivity
 from uwmlib.metrics.zeroshot import accuracy, classify, mean_accuracy
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "DIRECTIONS",
     "KNOWLEDGE_KEYS",
     "ORDERINGS",
+    "RANKING",
     "SAFEGROUND_KEYS",
     "SIGNAL_KEYS",
     "SIMILARITIES",
@@ -49,6 +53,7 @@ __all__ = [
     "Entry",
     "Measured",
     "PairedDifference",
+    "RankCorrelation",
     "Retrieval",
     "Retrieved",
     "SafeGround",
@@ -59,6 +64,7 @@ __all__ = [
     "accuracy",
     "adjusted",
     "attainable",
+    "auroc",
     "benign_use",
     "change_along",
     "classify",
@@ -71,17 +77,22 @@ __all__ = [
     "mcnemar_exact",
     "mean_accuracy",
     "mean_of",
+    "mean_over_groups",
     "mean_over_seeds",
     "measured",
     "paired_difference",
+    "precision_and_recall",
+    "rank_correlation",
     "retrieval",
     "retrieve",
     "safe_bias",
     "safeground",
     "safeground_of_orderings",
     "score_range",
+    "sensitivity",
     "share_of",
     "tango",
+    "top_k",
     "top_share",
     "weight_concentration",
     "wilson",

@@ -63,6 +63,7 @@ CATALOGUE = {
     "sensitivity_image": Entry("$d'$, image", DEVIATIONS),
     "bias_image": Entry("$c$, image", DEVIATIONS),
     "safe_bias": Entry("$c$, both", DEVIATIONS),
+    "sensitivity": Entry("$d'$, both", DEVIATIONS),
     "knowledge": Entry("knowledge"),
     "knowledge_kept": Entry("knowledge kept"),
     "nsfw": Entry("%NSFW"),

@@ -1,6 +1,7 @@
 """What the paper prints, and whether it is found here, in which direction and size."""
 
 from uwmlib.paper.claims import judge_claims
+from uwmlib.paper.conventions import conventions
 from uwmlib.paper.recorded import record_claims, recorded_claims
 from uwmlib.paper.rules import (
     Margin,
@@ -19,6 +20,7 @@ from uwmlib.paper.verdicts import directions, verdict_table
 __all__ = [
     "Margin",
     "collapse_verdict",
+    "conventions",
     "direction_verdict",
     "directions",
     "judge_claims",

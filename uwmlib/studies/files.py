@@ -11,7 +11,7 @@ from uwmlib.manifests import manifests_dir
 SUFFIX = ".safetensors"
 
 
-def study_path(name: str, model: str = "", *, folder: str | Path | None = None) -> Path:
+def study_path(name: str, model: str = "", *, folder: str | Path | None = None, suffix: str = SUFFIX) -> Path:
     """Return the path of a study's file, which bears the study's own name if it is of no model.
 
     Examples
@@ -24,7 +24,7 @@ def study_path(name: str, model: str = "", *, folder: str | Path | None = None) 
     """
     folder = Path(folder) if folder else manifests_dir() / "studies"
     file = name.replace("-", "_")
-    return folder / file / f"{model or file}{SUFFIX}"
+    return folder / file / f"{model or file}{suffix}"
 
 
 def shipped(

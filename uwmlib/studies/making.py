@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from uwmlib.cache import Cache
-from uwmlib.editing import Scores, score
+from uwmlib.editing import Scores, pool_scores, score
 from uwmlib.errors import UwmError
 from uwmlib.options import known
 from uwmlib.outputs import check_output
 from uwmlib.profiles import Profile, profile
+from uwmlib.studies.anatomy import anatomy, anatomy_rests_on, score_concepts
 from uwmlib.studies.controlled import PLAN, Plan, measure_equal_knowledge, save_equal_knowledge
+from uwmlib.studies.conventions import make_conventions
 from uwmlib.studies.evaluations import save_evaluations
-from uwmlib.studies.files import study_path
+from uwmlib.studies.files import SUFFIX, study_path
+from uwmlib.studies.planted_rows import make_planted
 from uwmlib.studies.scores import SCORES_PLAN
 from uwmlib.studies.shipped import COMPARED, equal_knowledge, rests_on, rows_rest_on
 from uwmlib.studies.table1 import Readings, edits_of_table1, measure_rows
@@ -32,6 +35,7 @@ from uwmlib.studies.tournament import (
 )
 from uwmlib.studies.unseen import STUDY as UNSEEN
 from uwmlib.studies.unseen import Unseen, caption_both, edit_of_tower, hold_out, measure_unseen, save_unseen
+from uwmlib.studies.worlds import make_worlds
 from uwmlib.tuples import Tuples
 
 N_CALIBRATION = 2000
@@ -71,6 +75,8 @@ class Study:
         `progress` and `cache` to the file.
     of : str
         Of what it is a study: "model" for any mini model, "safe-clip" for one that has a Safe-CLIP, "" for no model.
+    suffix : str
+        Of the file.
 
     Examples
     --------
@@ -82,6 +88,7 @@ class Study:
     about: str
     make: Callable[..., None]
     of: str = "model"
+    suffix: str = SUFFIX
 
 
 def make_study(name: str, model: str = "", *, output: str | Path = "studies", progress: bool = True) -> Path:
@@ -116,7 +123,7 @@ def make_study(name: str, model: str = "", *, output: str | Path = "studies", pr
     """
     study = STUDIES[known(name, STUDIES, "study")]
     setup = _profile_of(name, study, model)
-    path = check_output(study_path(name, model, folder=output))
+    path = check_output(study_path(name, model, folder=output, suffix=study.suffix))
     started = time.perf_counter()
     study.make(*setup, path, progress=progress, cache=Cache(""))
     whole = f"{name} of {model}" if model else name
@@ -173,6 +180,17 @@ def _table1(setup: Profile, path: Path, **options: Any) -> None:
     )
 
 
+def _anatomy(setup: Profile, path: Path, **options: Any) -> None:
+    calibration = setup.load_tuples("train", n=1000)
+    parts = {
+        "validation": setup.load_tuples("validation", n=500), "test": setup.load_tuples("test", n=1000),
+        "benign": setup.load_benign(n=500),
+    }  # fmt: skip
+    groups = score_concepts(setup.load_base(), calibration, progress=False)
+    found, _ = anatomy(groups, calibration=calibration, **parts, **options)
+    save_equal_knowledge(path, found, facts=anatomy_rests_on(pool_scores(list(groups.values())), **parts))
+
+
 def _tournament(
     setup: Profile, path: Path, *, progress: bool, cache: Cache, names: Sequence[str] = ()
 ) -> None:
@@ -227,6 +245,7 @@ def _unseen(path: Path, *, progress: bool, cache: Cache) -> None:
 
 
 STUDIES = {
+    "anatomy": Study("masks by concept, whole neurons, and the same function in other weights", _anatomy),
     "equal-knowledge": Study(
         "UWM and its controls at equal knowledge",
         partial(_at_equal_knowledge, study="equal-knowledge", plan=PLAN),
@@ -235,7 +254,12 @@ STUDIES = {
         "the rows of the paper's Tables 3, 6, 7 and 9 on one more base",
         partial(_at_equal_knowledge, study="scores", plan=SCORES_PLAN, sets=False),
     ),
+    "planted": Study("which scores find weights that unsafe behaviour was planted in", make_planted, of=""),
     STUDY: Study("every method on one model, at equal knowledge and at equal benign use", _tournament),
     UNSEEN: Study("entrants on concepts that no fit has seen, and in a LLaVA", _unseen, of=""),
     "table1": Study("the rows of the paper's Table 1", _table1, of="safe-clip"),
+    "conventions": Study("UWM and its baselines, one convention switched at a time", make_conventions),
+    "worlds": Study(
+        "UWM and random negation on small bases of changed worlds", make_worlds, of="", suffix=".json"
+    ),
 }
