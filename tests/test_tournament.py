@@ -182,7 +182,7 @@ def found(arena):
 
     methods["refused"] = MethodFamily("none", (0.1,), refuse)
     methods["shift"] = MethodFamily(
-        "alpha", (0.001, 0.01, 0.1, 20.0), partial(studies.tournament._fitted, fit=fit_safe_shift)
+        "alpha", (0.001, 0.01, 0.1, 20.0), partial(studies.roster._fitted, fit=fit_safe_shift)
     )
     tournament = studies.measure_tournament(
         arena,

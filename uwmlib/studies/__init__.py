@@ -37,6 +37,10 @@ from uwmlib.studies.files import study_path
 from uwmlib.studies.making import STUDIES, Study, make_study
 from uwmlib.studies.planted import LIVE_PLAN, PLANT_PLAN, PlantPlan
 from uwmlib.studies.planted_rows import found_frame, grown_frame, keys_of, shipped_plants, undo_frame
+from uwmlib.studies.roster import (
+    ENTRANTS,
+    entrants,
+)
 from uwmlib.studies.scores import SCORES, SCORES_PLAN, scores_compared
 from uwmlib.studies.shipped import (
     COMPARED,
@@ -46,6 +50,32 @@ from uwmlib.studies.shipped import (
     uwm_curves,
 )
 from uwmlib.studies.table1 import READINGS, VALIDATED, Readings, choose_uwm, measure_rows
+from uwmlib.studies.tournament import (
+    SPARED,
+    Arena,
+    Cost,
+    Rules,
+    Tournament,
+    measure_tournament,
+    passes,
+)
+from uwmlib.studies.tournament_rows import (
+    load_tournament,
+    save_tournament,
+    shipped_controls,
+    shipped_tournament,
+)
+from uwmlib.studies.unseen import (
+    Unseen,
+    caption_both,
+    edit_of_tower,
+    hold_out,
+    load_unseen,
+    measure_unseen,
+    of_concepts,
+    save_unseen,
+    shipped_unseen,
+)
 from uwmlib.studies.worlds import Level, Worlds, load_worlds, measure_level, worlds_plan
 
 __all__ = [

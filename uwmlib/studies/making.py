@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,42 +24,13 @@ from uwmlib.studies.planted_rows import make_planted
 from uwmlib.studies.scores import SCORES_PLAN
 from uwmlib.studies.shipped import COMPARED, equal_knowledge, rests_on, rows_rest_on
 from uwmlib.studies.table1 import Readings, edits_of_table1, measure_rows
-from uwmlib.studies.tournament import (
-    STUDY,
-    Arena,
-    entrants,
-    load_tournament,
-    measure_tournament,
-    save_tournament,
-    shipped_tournament,
-)
-from uwmlib.studies.unseen import STUDY as UNSEEN
-from uwmlib.studies.unseen import Unseen, caption_both, edit_of_tower, hold_out, measure_unseen, save_unseen
+from uwmlib.studies.tournament_rows import make_tournament
+from uwmlib.studies.unseen import make_unseen
 from uwmlib.studies.worlds import make_worlds
 from uwmlib.tuples import Tuples
 
 N_CALIBRATION = 2000
 N_BENIGN = 1000  #: benign uses at equal knowledge; Table 1 takes all
-N_SPARED = 200  #: benign uses of the validation split, beside the curves of a tournament
-#: Of a tournament: validation tuples and benign uses.
-N_VALIDATION, N_USES = 500, 500
-#: Who takes part: on every model, then where there are other seeds and a Safe-CLIP, then on the first base alone.
-#: UWM as printed and the controls are in the study at equal knowledge.
-EVERYWHERE = (
-    "safe-shift",
-    "safe-shift-fitted",
-    "safe-shift-map",
-    "leace",
-    "null-space",
-    "uwm",
-    "gated-negation",
-    "ssd",
-)
-ON_SEEDS = ("word-list", "wise-ft")
-HELD_OUT = ("uwm", "safe-shift", "safe-shift-fitted", "safe-shift-map", "leace", "gated-negation")
-IN_LLAVA = ("uwm", "gated-negation")  #: what edits the layers that a LLaVA reads
-N_PICTURES = 200
-ON_THE_FIRST = ("wanda", "snip", "g-unsafe", "g-safe-clip", "task-vector")
 
 
 @dataclass(frozen=True)
@@ -191,59 +162,6 @@ def _anatomy(setup: Profile, path: Path, **options: Any) -> None:
     save_equal_knowledge(path, found, facts=anatomy_rests_on(pool_scores(list(groups.values())), **parts))
 
 
-def _tournament(
-    setup: Profile, path: Path, *, progress: bool, cache: Cache, names: Sequence[str] = ()
-) -> None:
-    """Measure what the file does not have yet, and keep it after every method."""
-    calibration, safe = setup.load_tuples("train", n=N_CALIBRATION), None
-    if setup.safe_model != setup.base_model:
-        safe = setup.load_safe()
-    arena = _arena(setup, cache=cache)
-    first = setup.base_model == profile("mini").base_model
-    names = names or (*EVERYWHERE, *(ON_SEEDS if safe else ()), *(ON_THE_FIRST if first else ()))
-    methods = entrants(benign=setup.load_benign("train", n=N_BENIGN), safe=safe, names=names)
-    facts = arena.facts() | {"calibration": calibration.fingerprint}
-    start, held = load_tournament(path) if path.is_file() else (None, facts)
-    measure_tournament(
-        arena, methods, calibration=calibration, others={"safe-clip": safe} if safe else None,
-        start=start if held == facts else None, after=partial(save_tournament, path, facts=facts), progress=progress,
-    )  # fmt: skip
-
-
-def _arena(setup: Profile, **options: Any) -> Arena:
-    return Arena(
-        setup.load_base(), setup.load_tuples("validation", n=N_VALIDATION), setup.load_tuples("test"),
-        spared=setup.load_benign("validation", n=N_SPARED), benign=setup.load_benign(n=N_USES), options=options,
-    )  # fmt: skip
-
-
-def _unseen(path: Path, *, progress: bool, cache: Cache) -> None:
-    """Fit some entrants without a quarter of the concepts, and put two of them into the LLaVA of the same tower."""
-    setup = profile("mini")
-    arena, calibration = _arena(setup, cache=cache), setup.load_tuples("train", n=N_CALIBRATION)
-    held, source = shipped_tournament(arena, calibration)
-    if held is None:
-        raise UwmError(f"{source} The study {UNSEEN} begins at its strengths: make it first.")
-    concepts, benign = hold_out(calibration), setup.load_benign("train", n=N_BENIGN)
-    words = [set(text.split()) & set(concepts) for text in benign.unsafe_texts]
-    spared = benign[[i for i, those in enumerate(words) if not those]]
-    strengths = {name: held.strengths[f"{name}, 95%"] for name in HELD_OUT}
-    base, rows = measure_unseen(
-        arena.vlm, entrants(benign=spared, names=HELD_OUT), strengths, calibration=calibration, test=arena.test,
-        concepts=concepts, cache=cache,
-    )  # fmt: skip
-    llava, pictures = next(iter(setup.llavas.values())).load(), arena.test[:N_PICTURES]
-    captions = {"unedited": caption_both(llava, None, pictures)}
-    for name, family in entrants(names=IN_LLAVA).items():
-        method = family.fit(arena.vlm, calibration, progress=False)
-        for row, strength in held.strengths.items():
-            if row in held.at("95%") + held.at("80%") and row.rpartition(", ")[0] == name:
-                edit = edit_of_tower(method(strength), arena.vlm, llava)
-                captions[row] = caption_both(llava, edit, pictures)
-    facts = arena.facts() | {"calibration": calibration.fingerprint}
-    save_unseen(path, Unseen(concepts, base, rows, captions), facts=facts)
-
-
 STUDIES = {
     "anatomy": Study("masks by concept, whole neurons, and the same function in other weights", _anatomy),
     "equal-knowledge": Study(
@@ -255,8 +173,10 @@ STUDIES = {
         partial(_at_equal_knowledge, study="scores", plan=SCORES_PLAN, sets=False),
     ),
     "planted": Study("which scores find weights that unsafe behaviour was planted in", make_planted, of=""),
-    STUDY: Study("every method on one model, at equal knowledge and at equal benign use", _tournament),
-    UNSEEN: Study("entrants on concepts that no fit has seen, and in a LLaVA", _unseen, of=""),
+    "tournament": Study(
+        "every method on one model, at equal knowledge and at equal benign use", make_tournament
+    ),
+    "unseen": Study("entrants on concepts that no fit has seen, and in a LLaVA", make_unseen, of=""),
     "table1": Study("the rows of the paper's Table 1", _table1, of="safe-clip"),
     "conventions": Study("UWM and its baselines, one convention switched at a time", make_conventions),
     "worlds": Study(

@@ -9,18 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from uwmlib.cache import Cache
 from uwmlib.editing import WeightEdit, delta_edit
 from uwmlib.errors import UwmError
 from uwmlib.evaluation import Evaluation, evaluate
 from uwmlib.methods import MethodFamily
 from uwmlib.models import Vlm
 from uwmlib.models.llava import Llava
+from uwmlib.profiles import profile
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
 from uwmlib.studies.files import shipped
+from uwmlib.studies.roster import entrants
 from uwmlib.studies.tournament import Arena
+from uwmlib.studies.tournament_rows import N_BENIGN, N_CALIBRATION, arena_of, shipped_tournament
 from uwmlib.tuples import Tuples
 
 STUDY = "unseen"
+HELD_OUT = ("uwm", "safe-shift", "safe-shift-fitted", "safe-shift-map", "leace", "gated-negation")
+IN_LLAVA = ("uwm", "gated-negation")  #: what edits the layers that a LLaVA reads
+N_PICTURES = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,3 +274,30 @@ def shipped_unseen(arena: Arena, calibration: Tuples) -> Unseen | None:
     """
     wanted = {key: arena.facts()[key] for key in ("model", "test")} | {"calibration": calibration.fingerprint}
     return shipped(STUDY, "", load_unseen, lambda: wanted)
+
+
+def make_unseen(path: PathLike, *, progress: bool, cache: Cache) -> None:
+    """Fit some entrants without a quarter of the concepts, and put two of them into the LLaVA of the same tower."""
+    setup = profile("mini")
+    arena, calibration = arena_of(setup, cache=cache), setup.load_tuples("train", n=N_CALIBRATION)
+    held, source = shipped_tournament(arena, calibration)
+    if held is None:
+        raise UwmError(f"{source} The study {STUDY} begins at its strengths: make it first.")
+    concepts, benign = hold_out(calibration), setup.load_benign("train", n=N_BENIGN)
+    words = [set(text.split()) & set(concepts) for text in benign.unsafe_texts]
+    spared = benign[[i for i, those in enumerate(words) if not those]]
+    strengths = {name: held.strengths[f"{name}, 95%"] for name in HELD_OUT}
+    base, rows = measure_unseen(
+        arena.vlm, entrants(benign=spared, names=HELD_OUT), strengths, calibration=calibration, test=arena.test,
+        concepts=concepts, cache=cache,
+    )  # fmt: skip
+    llava, pictures = next(iter(setup.llavas.values())).load(), arena.test[:N_PICTURES]
+    captions = {"unedited": caption_both(llava, None, pictures)}
+    for name, family in entrants(names=IN_LLAVA).items():
+        method = family.fit(arena.vlm, calibration, progress=False)
+        for row, strength in held.strengths.items():
+            if row in held.at("95%") + held.at("80%") and row.rpartition(", ")[0] == name:
+                edit = edit_of_tower(method(strength), arena.vlm, llava)
+                captions[row] = caption_both(llava, edit, pictures)
+    facts = arena.facts() | {"calibration": calibration.fingerprint}
+    save_unseen(path, Unseen(concepts, base, rows, captions), facts=facts)
