@@ -76,7 +76,7 @@ from uwmlib.studies.unseen import (
     save_unseen,
     shipped_unseen,
 )
-from uwmlib.studies.worlds import Level, Worlds, load_worlds, measure_level, worlds_plan
+from uwmlib.studies.worlds import Level, Worlds, fresh_seeds_plan, load_worlds, measure_level, worlds_plan
 
 __all__ = [
     "ANATOMY_PLAN",
@@ -123,6 +123,7 @@ __all__ = [
     "equal_knowledge",
     "equal_knowledge_of_seeds",
     "forms_of",
+    "fresh_seeds_plan",
     "found_frame",
     "grown_frame",
     "hold_out",

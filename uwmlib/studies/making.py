@@ -26,7 +26,7 @@ from uwmlib.studies.shipped import COMPARED, equal_knowledge, rests_on, rows_res
 from uwmlib.studies.table1 import Readings, edits_of_table1, measure_rows
 from uwmlib.studies.tournament_rows import make_tournament
 from uwmlib.studies.unseen import make_unseen
-from uwmlib.studies.worlds import make_worlds
+from uwmlib.studies.worlds import AGAIN, make_worlds
 from uwmlib.tuples import Tuples
 
 N_CALIBRATION = 2000
@@ -181,5 +181,8 @@ STUDIES = {
     "conventions": Study("UWM and its baselines, one convention switched at a time", make_conventions),
     "worlds": Study(
         "UWM and random negation on small bases of changed worlds", make_worlds, of="", suffix=".json"
+    ),
+    "worlds-again": Study(
+        "the same on sixteen seeds of the default", partial(make_worlds, study=AGAIN), of="", suffix=".json"
     ),
 }

@@ -73,6 +73,9 @@ TWICE = (
     ("share of hazards", "0.15"), ("twins differ", "0"), ("size", "half the neurons"), ("length", "300 steps"),
 )  # fmt: skip
 DEFAULT_SEEDS = 4
+#: Of the bases that were made to test what the first plan had suggested: none of them is in it.
+FRESH_SEEDS = tuple(range(4, 20))
+AGAIN = "worlds-again"
 
 
 def worlds_plan() -> list[Level]:
@@ -101,6 +104,25 @@ def worlds_plan() -> list[Level]:
         if (factor, level) in TWICE
     ]
     return first + once + again
+
+
+def fresh_seeds_plan() -> list[Level]:
+    """Return the bases of a second study, planned when the first was known: the default, from seeds that nobody used.
+
+    One question was asked of it beforehand: is the mean over seeds of the released reading's difference to random
+    negation (both encoders, both sides, 80% of knowledge) above zero, by its t interval?
+
+    Examples
+    --------
+    >>> from uwmlib.studies import fresh_seeds_plan, worlds_plan
+    >>> fresh = {each.key for each in fresh_seeds_plan()}
+    >>> len(fresh), fresh & {each.key for each in worlds_plan()}
+    (16, set())
+    """
+    return [Level("default", "as it is", Base(seed=seed)) for seed in FRESH_SEEDS]
+
+
+PLANS = {"worlds": worlds_plan, AGAIN: fresh_seeds_plan}
 
 
 def plan_facts(plan: list[Level], measurement: Measurement = MEASUREMENT) -> dict[str, Any]:
@@ -153,9 +175,9 @@ def measure_level(level: Level, *, plan: Measurement = MEASUREMENT) -> dict[str,
     }  # fmt: skip
 
 
-def make_worlds(path: Path, *, progress: bool = True, **_: Any) -> None:
-    """Make and measure every base of the plan; a base that stands in the file already is not made again."""
-    plan = worlds_plan()
+def make_worlds(path: Path, *, study: str = "worlds", progress: bool = True, **_: Any) -> None:
+    """Make and measure every base of a study's plan; a base that stands in the file already is not made again."""
+    plan = PLANS[study]()
     facts = plan_facts(plan)
     rows: list[dict[str, Any]] = []
     if path.is_file():
@@ -240,18 +262,20 @@ class Worlds:
         ])  # fmt: skip
 
 
-def load_worlds(path: str | Path | None = None) -> Worlds:
-    """Load the study that ships, or one of your own.
+def load_worlds(path: str | Path | None = None, *, study: str = "worlds") -> Worlds:
+    """Load a study that ships, or one of your own.
 
     Parameters
     ----------
+    study : str
+        "worlds", or "worlds-again" (`fresh_seeds_plan`).
     path : path, optional
-        What `uwm study worlds` wrote.
+        What `uwm study` wrote of it.
 
     Raises
     ------
     UwmError
-        If the file is missing or damaged, or was made by another plan than `worlds_plan`.
+        If the file is missing or damaged, or was made by another plan than the study's.
 
     Examples
     --------
@@ -259,10 +283,10 @@ def load_worlds(path: str | Path | None = None) -> Worlds:
     >>> load_worlds().missing
     []
     """
-    path = Path(path) if path else study_path("worlds", suffix=".json")
+    path = Path(path) if path else study_path(study, suffix=".json")
     held = _read(path)
-    if held["plan"] != plan_facts(worlds_plan()):
-        raise UwmError(f"{path} was made by another plan: make it again with `uwm study worlds`.")
+    if held["plan"] != plan_facts(PLANS[study]()):
+        raise UwmError(f"{path} was made by another plan: make it again with `uwm study {study}`.")
     return Worlds(held["rows"], [each["key"] for each in held["plan"]["bases"]])
 
 
