@@ -15,7 +15,7 @@ from uwmlib.comparison import (
 )
 from uwmlib.metrics import Score
 from uwmlib.metrics.score import Unit
-from uwmlib.profiles import Profile, profile
+from uwmlib.profiles import Profile
 from uwmlib.studies.controlled import load_equal_knowledge
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
 from uwmlib.studies.files import read_from, shipped
@@ -37,20 +37,12 @@ N_CALIBRATION, N_BENIGN = 2000, 1000  #: that methods are fitted on
 N_SPARED = 200  #: benign uses of the validation split, beside the curves of a tournament
 #: Of a tournament: validation tuples and benign uses.
 N_VALIDATION, N_USES = 500, 500
-#: Who takes part: on every model, then where there are other seeds and a Safe-CLIP, then on the first base alone.
+#: Who takes part: on every model, then where there are other seeds and a Safe-CLIP.
 #: UWM as printed and the controls are in the study at equal knowledge.
 EVERYWHERE = (
-    "safe-shift",
-    "safe-shift-fitted",
-    "safe-shift-map",
-    "leace",
-    "null-space",
-    "uwm",
-    "gated-negation",
-    "ssd",
-)
-ON_SEEDS = ("word-list", "wise-ft")
-ON_THE_FIRST = ("wanda", "snip", "g-unsafe", "g-safe-clip", "task-vector")
+    "safe-shift", "safe-shift-fitted", "safe-shift-map", "leace", "null-space", "uwm", "gated-negation", "ssd",
+)  # fmt: skip
+ON_SEEDS = ("word-list", "wise-ft", "wanda", "snip", "g-unsafe", "task-vector", "g-safe-clip")
 
 
 def make_tournament(
@@ -61,8 +53,7 @@ def make_tournament(
     if setup.safe_model != setup.base_model:
         safe = setup.load_safe()
     arena = arena_of(setup, cache=cache)
-    first = setup.base_model == profile("mini").base_model
-    names = names or (*EVERYWHERE, *(ON_SEEDS if safe else ()), *(ON_THE_FIRST if first else ()))
+    names = names or (*EVERYWHERE, *(ON_SEEDS if safe else ()))
     methods = entrants(benign=setup.load_benign("train", n=N_BENIGN), safe=safe, names=names)
     facts = arena.facts() | {"calibration": calibration.fingerprint}
     start, held = load_tournament(path) if path.is_file() else (None, facts)
