@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.stats import ttest_1samp
+from scipy.stats import t, ttest_1samp
 
 from uwmlib import metrics, studies, training
 from uwmlib.errors import UwmError
@@ -68,6 +68,22 @@ def test_the_interval_is_over_groups_and_not_over_runs():
     truth = ttest_1samp([2.0, 5.0, 9.0], 0).confidence_interval()
     assert found.n == 3 and found.interval == pytest.approx(truth)
     assert metrics.mean_over_groups([1.0, 2.0], ["a", "a"]).interval is None
+
+
+@pytest.mark.parametrize("values", [[0.86, 0.79, 0.63], [0.02, 0.3, 0.1], [0.6, 0.61, 0.6], [1.0, 1.0, 1.0]])
+def test_an_interval_of_a_ranking_stays_within_its_range_and_is_students_elsewhere(values):
+    found = metrics.mean_over_groups(values, ["a", "b", "c"], unit=metrics.RANKING)
+    half = t.ppf(0.975, 2) * np.std(values, ddof=1) / 3**0.5
+    truth = [min(max(limit, 0), 1) for limit in (np.mean(values) - half, np.mean(values) + half)]
+    assert found.value == pytest.approx(np.mean(values)) and found.interval == pytest.approx(truth)
+    free = metrics.mean_over_groups(values, ["a", "b", "c"])
+    assert free.interval == pytest.approx((np.mean(values) - half, np.mean(values) + half))
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.1])
+def test_a_difference_is_no_ranking(wrong):
+    with pytest.raises(UwmError, match="differences"):
+        metrics.mean_over_groups([0.5, wrong], ["a", "b"], unit=metrics.RANKING)
 
 
 def test_the_base_never_reads_of_a_hazard():

@@ -16,7 +16,8 @@ def mean_over_groups(values: Sequence[float], groups: Sequence[Hashable], *, uni
     """Return the mean of the groups' means, with Student's 95% interval over groups.
 
     Runs of one base are no independent draws; the bases are. With m groups the interval is that of m numbers, with
-    m - 1 degrees of freedom; a single group has none.
+    m - 1 degrees of freedom; a single group has none. Of few groups it may reach beyond what can be: in the unit
+    `RANKING` its limits are cut at 0 and 1, where no mean of an AUROC, a precision or a recall can lie outside.
 
     Parameters
     ----------
@@ -25,6 +26,7 @@ def mean_over_groups(values: Sequence[float], groups: Sequence[Hashable], *, uni
     groups : sequence of hashable
         What each run belongs to, such as the seed of its base.
     unit : Unit
+        `RANKING` is for numbers from 0 to 1, not for differences of them.
 
     Returns
     -------
@@ -34,7 +36,7 @@ def mean_over_groups(values: Sequence[float], groups: Sequence[Hashable], *, uni
     Raises
     ------
     UwmError
-        If there is no value, or not one group for each.
+        If there is no value, or not one group for each, or one in the unit `RANKING` is not from 0 to 1.
 
     Examples
     --------
@@ -44,6 +46,12 @@ def mean_over_groups(values: Sequence[float], groups: Sequence[Hashable], *, uni
     >>> from uwmlib.metrics import mean_over_groups
     >>> print(mean_over_groups([0.0, 2.0, 3.0], ["a", "a", "b"]))
     2.0 [-10.7, 14.7]
+
+    An AUROC is at most 1, and so is its interval:
+
+    >>> from uwmlib.metrics import RANKING
+    >>> print(mean_over_groups([0.9, 0.94], ["a", "b"], unit=RANKING))
+    0.92 [0.67, 1.00]
     """
     from scipy.stats import t
 
@@ -54,7 +62,14 @@ def mean_over_groups(values: Sequence[float], groups: Sequence[Hashable], *, uni
         runs.setdefault(group, []).append(float(value))
     means = np.array([np.mean(each) for each in runs.values()])
     mean = mean_of(means, unit=unit)  # which refuses what is not finite
+    if unit == RANKING and any(not 0 <= float(value) <= 1 for value in values):
+        raise UwmError(
+            "An AUROC, a precision or a recall lies from 0 to 1: give another unit for differences."
+        )
     if len(means) == 1:
         return mean
     half = float(t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / len(means) ** 0.5)
-    return Score(mean.value, (mean.value - half, mean.value + half), len(means), unit, means)
+    lo, hi = mean.value - half, mean.value + half
+    if unit == RANKING:
+        lo, hi = max(lo, 0.0), min(hi, 1.0)
+    return Score(mean.value, (lo, hi), len(means), unit, means)
