@@ -208,12 +208,11 @@ def test_a_study_that_was_broken_off_goes_on_and_reads_back(tmp_path, monkeypatc
     plan = [
         studies.Level("length", f"{steps} steps", Base(steps=steps, batch_size=8, pool=2)) for steps in (1, 2)
     ]
-    monkeypatch.setattr(worlds, "worlds_plan", lambda: plan)
     monkeypatch.setattr(worlds, "measure_level", lambda level: real(level, plan=QUICK))
     real, path = studies.measure_level, tmp_path / "worlds" / "worlds.json"
-    monkeypatch.setattr(worlds, "worlds_plan", lambda: plan[:1])
+    monkeypatch.setitem(worlds.PLANS, "worlds", lambda: plan[:1])
     assert studies.make_study("worlds", output=tmp_path, progress=False) == path
-    monkeypatch.setattr(worlds, "worlds_plan", lambda: plan)
+    monkeypatch.setitem(worlds.PLANS, "worlds", lambda: plan)
     with pytest.raises(UwmError, match="another plan"):
         studies.load_worlds(path)
     held = json.loads(path.read_text())
