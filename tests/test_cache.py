@@ -375,10 +375,10 @@ class TestDamage:
         """Leave an unfinished pass in the cache, and return its path."""
         add, seen = calibration._add_batch, []
 
-        def stops(*arguments):
+        def stops(*arguments, **options):
             if len(seen) == 2:
                 raise KeyboardInterrupt
-            seen.append(add(*arguments))
+            seen.append(add(*arguments, **options))
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(calibration, "_add_batch", stops)
@@ -550,18 +550,18 @@ def test_interrupted_pass_goes_on(vlm, tuples, cache, monkeypatch):
     whole = uwm.score(vlm, tuples, batch_size=8, progress=False)
     add, calls = calibration._add_batch, []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(1)
-        add(*arguments)
+        add(*arguments, **options)
 
     monkeypatch.setattr(calibration, "_add_batch", interrupted)
     options = {"batch_size": 8, "progress": False, "cache": cache, "save_every": 0.0}
     monkeypatch.setattr(calibration.time, "monotonic", iter(range(0, 10**6, 100)).__next__)
     with pytest.raises(KeyboardInterrupt):
         uwm.score(vlm, tuples, **options)
-    monkeypatch.setattr(calibration, "_add_batch", lambda *a: (calls.append(1), add(*a)))
+    monkeypatch.setattr(calibration, "_add_batch", lambda *a, **o: (calls.append(1), add(*a, **o)))
     resumed = uwm.score(vlm, tuples, **options)
     assert len(calls) < 6  # 24 tuples are 3 batches; at least one was not done again
     ours, theirs = sums_of(resumed), sums_of(whole)
