@@ -9,12 +9,7 @@ from typing import Any
 
 from uwmlib.cache import Cache
 from uwmlib.comparison.controls import EditAt
-from uwmlib.editing import (
-    fit_leace,
-    fit_null_space,
-    fit_safe_shift,
-    interpolation_edit,
-)
+from uwmlib.editing import fit_leace, fit_null_space, fit_safe_shift, interpolation_edit
 from uwmlib.methods import FAMILIES, MethodFamily
 from uwmlib.models import Vlm
 from uwmlib.options import known

@@ -30,9 +30,6 @@ from uwmlib.studies.table1 import READINGS, Readings
 from uwmlib.tuples import BenignUses, Tuples
 from uwmlib.zero_shot import ZeroShotSet
 
-N_CALIBRATION = 2000
-N_BENIGN = 1000  #: benign uses at equal knowledge; Table 1 takes all
-
 
 def equal_knowledge(
     scores: Scores,

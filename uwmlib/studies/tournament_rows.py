@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uwmlib.cache import Cache
-from uwmlib.comparison import (
-    Setting,
-)
+from uwmlib.comparison import Setting
 from uwmlib.metrics import Score
 from uwmlib.metrics.score import Unit
 from uwmlib.profiles import Profile
