@@ -59,10 +59,10 @@ from uwmlib.studies.tournament import (
     measure_tournament,
     passes,
 )
+from uwmlib.studies.tournament_again import AgainPlan, load_tournament_again
 from uwmlib.studies.tournament_rows import (
     load_tournament,
     save_tournament,
-    shipped_controls,
     shipped_tournament,
 )
 from uwmlib.studies.unseen import (
@@ -79,6 +79,7 @@ from uwmlib.studies.unseen import (
 from uwmlib.studies.worlds import Level, Worlds, fresh_seeds_plan, load_worlds, measure_level, worlds_plan
 
 __all__ = [
+    "AgainPlan",
     "ANATOMY_PLAN",
     "COMPARED",
     "ENTRANTS",
@@ -131,6 +132,7 @@ __all__ = [
     "load_conventions",
     "load_evaluations",
     "load_tournament",
+    "load_tournament_again",
     "load_unseen",
     "load_worlds",
     "make_study",
@@ -151,7 +153,6 @@ __all__ = [
     "save_unseen",
     "score_concepts",
     "scores_compared",
-    "shipped_controls",
     "shipped_conventions",
     "shipped_plants",
     "shipped_tournament",

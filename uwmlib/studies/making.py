@@ -20,10 +20,13 @@ from uwmlib.studies.controlled import PLAN, Plan, measure_equal_knowledge, save_
 from uwmlib.studies.conventions import make_conventions
 from uwmlib.studies.evaluations import save_evaluations
 from uwmlib.studies.files import SUFFIX, study_path
+from uwmlib.studies.plans import JSON
 from uwmlib.studies.planted_rows import make_planted
 from uwmlib.studies.scores import SCORES_PLAN
 from uwmlib.studies.shipped import COMPARED, equal_knowledge, rests_on, rows_rest_on
 from uwmlib.studies.table1 import Readings, edits_of_table1, measure_rows
+from uwmlib.studies.tournament_again import STUDY as TOURNAMENT_AGAIN
+from uwmlib.studies.tournament_again import make_tournament_again
 from uwmlib.studies.tournament_rows import make_tournament
 from uwmlib.studies.unseen import make_unseen
 from uwmlib.studies.worlds import AGAIN, make_worlds
@@ -176,13 +179,16 @@ STUDIES = {
     "tournament": Study(
         "every method on one model, at equal knowledge and at equal benign use", make_tournament
     ),
+    TOURNAMENT_AGAIN: Study(
+        "its leaders on sixteen small bases of fresh seeds", make_tournament_again, of="", suffix=JSON
+    ),
     "unseen": Study("entrants on concepts that no fit has seen, and in a LLaVA", make_unseen, of=""),
     "table1": Study("the rows of the paper's Table 1", _table1, of="safe-clip"),
     "conventions": Study("UWM and its baselines, one convention switched at a time", make_conventions),
     "worlds": Study(
-        "UWM and random negation on small bases of changed worlds", make_worlds, of="", suffix=".json"
+        "UWM and random negation on small bases of changed worlds", make_worlds, of="", suffix=JSON
     ),
     "worlds-again": Study(
-        "the same on sixteen seeds of the default", partial(make_worlds, study=AGAIN), of="", suffix=".json"
+        "the same on sixteen seeds of the default", partial(make_worlds, study=AGAIN), of="", suffix=JSON
     ),
 }

@@ -9,22 +9,29 @@ from typing import Any
 
 from uwmlib.cache import Cache
 from uwmlib.comparison.controls import EditAt
-from uwmlib.editing import fit_leace, fit_null_space, fit_safe_shift, interpolation_edit
+from uwmlib.editing import (
+    WeightEdit,
+    fit_leace,
+    fit_null_space,
+    fit_safe_shift,
+    interpolation_edit,
+    select_random,
+)
 from uwmlib.methods import FAMILIES, MethodFamily
 from uwmlib.models import Vlm
 from uwmlib.options import known
-from uwmlib.studies.controlled import PLAN
 from uwmlib.tuples import BenignUses, Tuples
 
-# Where a ladder is longer than a curve needs; the controls have that of the other studies.
+N_DRAWS = 3  #: of random weights, at each strength
+#: Of strengths that are a share of weights.
+SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+# Where a ladder is not that of the family: longer than a curve needs, or not fine enough at its weak end.
 LADDERS = {
-    "leace": (0.25, 0.5, 1.0, 2.0), "null-space": (0.25, 0.5, 1.0, 2.0), "word-list": (0.25, 0.5, 0.9, 1.0),
+    "leace": (0.25, 0.5, 1.0, 2.0), "null-space": (0.125, 0.25, 0.5, 1.0, 2.0), "word-list": (0.25, 0.5, 0.9, 1.0),
     "safe-shift": (0.2, 0.4, 0.8, 1.6, 3.2), "ssd": (0.1, 0.3, 0.5, 0.7, 1.0, 1.3, 2.0),
     "task-vector": (0.1, 0.2, 0.4, 0.8, 1.6), "gated-negation": (0.0006, 0.0012, 0.0025, 0.005, 0.01, 0.02, 0.04),
-    "snip": (0.1, 0.2, 0.3, 0.4), "wanda": (0.1, 0.2, 0.3, 0.4),
-    "snip-negated": (0.05, 0.1, 0.2, 0.4), "wanda-negated": (0.05, 0.1, 0.2, 0.4),
-    **dict.fromkeys(("uwm", "uwm-printed", "g-unsafe", "g-safe-clip", "random", "reversed", "magnitude"),
-                    PLAN.strengths),
+    **dict.fromkeys(("snip", "wanda", "snip-negated", "wanda-negated"), (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)),
+    **dict.fromkeys(("uwm", "uwm-printed", "g-unsafe", "g-safe-clip", "random", "reversed", "magnitude"), SHARES),
 }  # fmt: skip
 #: Name -> its kind, and what is done in a few words.
 ENTRANTS = {
@@ -79,7 +86,7 @@ def entrants(
     >>> from uwmlib.studies import entrants
     >>> found = entrants(names=["uwm", "safe-shift"])
     >>> found["uwm"].strengths
-    (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+    (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
     >>> len(entrants())
     19
     """
@@ -98,6 +105,7 @@ def entrants(
             FAMILIES[name].strength if name in FAMILIES else "alpha",
             LADDERS.get(name, FITTED), partial(_fitted, fit=fit),
         )  # fmt: skip
+    found["random"] = replace(found["random"], fit=_drawn)
     if safe is not None:
         found["wise-ft"] = MethodFamily("a, 1 for Safe-CLIP", MIXED, partial(_mixed, safe=safe))
     return {known(name, found, "entrant"): found[name] for name in names} or found
@@ -108,6 +116,12 @@ def _fitted(
 ) -> EditAt:
     # The method of an object with `changes`, by which `_measure` knows that no pass of the model is needed.
     return fit(vlm, tuples, progress=progress).edit
+
+
+def _drawn(
+    vlm: Vlm, tuples: Tuples, *, cache: Cache | None = None, progress: bool = True
+) -> Callable[[float], list[WeightEdit]]:
+    return lambda tau: [select_random(vlm, tau=tau, seed=seed) for seed in range(N_DRAWS)]
 
 
 def _mixed(

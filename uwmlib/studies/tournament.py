@@ -313,6 +313,7 @@ def _play(
             measured[strength] = measured.get(strength) or measure(strength, "test")
             found.rows[row] = measured[strength]
     first = next((method(strength) for strength in strengths.values() if strength is not None), None)
+    first = first[0] if isinstance(first, list) else first  # of several draws
     found.costs[name] = Cost(seconds, *((first.n_weights, _bytes(first)) if first else ()))
 
 

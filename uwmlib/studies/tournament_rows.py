@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -14,7 +14,6 @@ from uwmlib.comparison import Setting
 from uwmlib.metrics import Score
 from uwmlib.metrics.score import Unit
 from uwmlib.profiles import Profile
-from uwmlib.studies.controlled import load_equal_knowledge
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
 from uwmlib.studies.files import read_from, shipped
 from uwmlib.studies.roster import entrants
@@ -27,20 +26,10 @@ from uwmlib.studies.tournament import (
 )
 from uwmlib.tuples import Tuples
 
-#: Methods of the study at equal knowledge, by their names here.
-CONTROLS = {
-    "UWM": "uwm", "UWM printed": "uwm-printed", "random": "random", "reversed": "reversed", "magnitude": "magnitude",
-}  # fmt: skip
 N_CALIBRATION, N_BENIGN = 2000, 1000  #: that methods are fitted on
 N_SPARED = 200  #: benign uses of the validation split, beside the curves of a tournament
 #: Of a tournament: validation tuples and benign uses.
 N_VALIDATION, N_USES = 500, 500
-#: Who takes part: on every model, then where there are other seeds and a Safe-CLIP.
-#: UWM as printed and the controls are in the study at equal knowledge.
-EVERYWHERE = (
-    "safe-shift", "safe-shift-fitted", "safe-shift-map", "leace", "null-space", "uwm", "gated-negation", "ssd",
-)  # fmt: skip
-ON_SEEDS = ("word-list", "wise-ft", "wanda", "snip", "g-unsafe", "task-vector", "g-safe-clip")
 
 
 def make_tournament(
@@ -51,7 +40,6 @@ def make_tournament(
     if setup.safe_model != setup.base_model:
         safe = setup.load_safe()
     arena = arena_of(setup, cache=cache)
-    names = names or (*EVERYWHERE, *(ON_SEEDS if safe else ()))
     methods = entrants(benign=setup.load_benign("train", n=N_BENIGN), safe=safe, names=names)
     facts = arena.facts() | {"calibration": calibration.fingerprint}
     start, held = load_tournament(path) if path.is_file() else (None, facts)
@@ -104,49 +92,6 @@ def shipped_tournament(arena: Arena, calibration: Tuples) -> tuple[Tournament | 
     return found, read_from(STUDY, name)
 
 
-def shipped_controls(
-    arena: Arena, calibration: Tuples, validation: Tuples, base: Setting
-) -> tuple[dict[str, Setting], dict[str, dict[float, Setting]]]:
-    """Return UWM and its controls from their own study of the same model, calibration and test tuples.
-
-    Parameters
-    ----------
-    arena : Arena
-    calibration : Tuples
-    validation : Tuples
-        Those that the study found its strengths on.
-    base : Setting
-        The unedited model on the arena's test tuples; its benign uses are others than the study's, which are left out.
-
-    Returns
-    -------
-    dict of str to Setting, dict of str to dict of float to Setting
-        Rows as those of a tournament, such as "random, 95%", and curves by method; empty where there is no such study.
-
-    Examples
-    --------
-    >>> import uwmlib as uwm
-    >>> from uwmlib.comparison import Setting
-    >>> from uwmlib.studies import Arena, shipped_controls
-    >>> few = uwm.load_tuples("mini-visu", split="validation", n=9)
-    >>> arena = Arena(uwm.load_model("mini-ViT-B-32"), few, few)
-    >>> evaluation = uwm.evaluate(arena.vlm, few)
-    >>> shipped_controls(arena, few, few, Setting((evaluation,), evaluation))
-    ({}, {})
-    """
-    wanted = {key: arena.facts()[key] for key in ("model", "test")}
-    wanted |= {"calibration": calibration.fingerprint, "validation": validation.fingerprint}
-    held = shipped("equal-knowledge", arena.vlm.name, load_equal_knowledge, lambda: wanted)
-    if held is None:
-        return {}, {}
-    rows = {}
-    for row, each in held.equal.items():
-        name, _, share = row.rpartition(", ")
-        runs = tuple(replace(run, benign=None, zero_shot={}) for run in each.runs)
-        rows[f"{CONTROLS[name]}, {share}"] = Setting(runs, base.base, each.n_weights)
-    return rows, {CONTROLS[name]: points for name, points in held.curves.items()}
-
-
 def save_tournament(path: str | PathLike, found: Tournament, *, facts: Mapping[str, Any]) -> None:
     """Save a tournament with the facts that it rests on; `load_tournament` reads it.
 
@@ -169,8 +114,8 @@ def save_tournament(path: str | PathLike, found: Tournament, *, facts: Mapping[s
     rows, evaluations = [], {"base": found.base.base}
     for row, each in found.rows.items():
         same = next((k for k, other in found.rows.items() if other is each), row)
-        rows.append({"row": row, "as": same, "n_weights": each.n_weights})
-        evaluations[f"row/{same}"] = each.runs[0]
+        rows.append({"row": row, "as": same, "n_weights": each.n_weights, "runs": len(each.runs)})
+        evaluations |= {_run(same, seed): run for seed, run in enumerate(each.runs)}
     parts = {
         "rests on": dict(facts),
         "rows": rows,
@@ -204,7 +149,11 @@ def load_tournament(path: str | PathLike) -> tuple[Tournament, dict[str, Any]]:
     evaluations, facts = load_evaluations(path)
     base = evaluations["base"]
     settings = {
-        each["as"]: Setting((evaluations[f"row/{each['as']}"],), base, each["n_weights"])
+        each["as"]: Setting(
+            tuple(evaluations[_run(each["as"], seed)] for seed in range(each["runs"])),
+            base,
+            each["n_weights"],
+        )
         for each in facts["rows"]
     }
     found = Tournament(
@@ -220,6 +169,10 @@ def load_tournament(path: str | PathLike) -> tuple[Tournament, dict[str, Any]]:
         refused=dict(facts["refused"]),
     )
     return found, facts["rests on"]
+
+
+def _run(row: str, seed: int) -> str:
+    return f"row/{row}/{seed}"
 
 
 def _written(scores: Mapping[str, Score]) -> dict[str, Any]:

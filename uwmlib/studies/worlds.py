@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from uwmlib.errors import UwmError
-from uwmlib.files import write_json
 from uwmlib.studies.bases import MEASUREMENT, Measurement, measure_base
 from uwmlib.studies.files import study_path
+from uwmlib.studies.plans import JSON, as_json, load_rows, make_rows
 from uwmlib.training import Base, base_tuples, train_base
 
 
@@ -131,7 +129,7 @@ def plan_facts(plan: list[Level], measurement: Measurement = MEASUREMENT) -> dic
         {"key": each.key, "factor": each.factor, "level": each.level, "recipe": each.base.facts()}
         for each in plan
     ]
-    return json.loads(json.dumps({"measurement": vars(measurement), "bases": bases}))
+    return as_json({"measurement": vars(measurement), "bases": bases})
 
 
 def measure_level(level: Level, *, plan: Measurement = MEASUREMENT) -> dict[str, Any]:
@@ -178,20 +176,8 @@ def measure_level(level: Level, *, plan: Measurement = MEASUREMENT) -> dict[str,
 def make_worlds(path: Path, *, study: str = "worlds", progress: bool = True, **_: Any) -> None:
     """Make and measure every base of a study's plan; a base that stands in the file already is not made again."""
     plan = PLANS[study]()
-    facts = plan_facts(plan)
-    rows: list[dict[str, Any]] = []
-    if path.is_file():
-        held = _read(path)
-        rows = held["rows"] if held["plan"] == facts else []
-    done = {row["key"] for row in rows}
-    for level in plan:
-        if level.key in done:
-            continue
-        rows.append(measure_level(level))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"plan": facts, "torch": torch.__version__, "rows": rows})
-        if progress:
-            print(f"{len(rows)} of {len(plan)}: {level.key}, {rows[-1]['minutes']}", flush=True)
+    jobs = {each.key: partial(measure_level, each) for each in plan}
+    make_rows(path, plan_facts(plan), jobs, study=study, progress=progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,18 +269,5 @@ def load_worlds(path: str | Path | None = None, *, study: str = "worlds") -> Wor
     >>> load_worlds().missing
     []
     """
-    path = Path(path) if path else study_path(study, suffix=".json")
-    held = _read(path)
-    if held["plan"] != plan_facts(PLANS[study]()):
-        raise UwmError(f"{path} was made by another plan: make it again with `uwm study {study}`.")
-    return Worlds(held["rows"], [each["key"] for each in held["plan"]["bases"]])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(held["rows"], list) or not isinstance(held["plan"]["bases"], list):
-            raise TypeError("no lists")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UwmError(f"{path} is no study of worlds: make it with `uwm study worlds`.") from error
-    return held
+    path, plan = Path(path) if path else study_path(study, suffix=JSON), plan_facts(PLANS[study]())
+    return Worlds(load_rows(path, plan, study), [each["key"] for each in plan["bases"]])
