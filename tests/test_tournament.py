@@ -15,7 +15,15 @@ from tiny_models import tiny_clip, tiny_tuples
 import uwmlib as uwm
 from uwmlib import studies
 from uwmlib.comparison import Setting, benign_lost, ranking, strength_that_spares
-from uwmlib.editing import collect_features, fit_leace, fit_null_space, fit_safe_shift, select_magnitude
+from uwmlib.editing import (
+    collect_features,
+    fit_leace,
+    fit_null_space,
+    fit_safe_shift,
+    interpolation_edit,
+    select_magnitude,
+    select_random,
+)
 from uwmlib.errors import UwmError
 from uwmlib.evaluation import evaluate_features
 from uwmlib.manifests import manifests_dir
@@ -171,6 +179,10 @@ def arena():
     )  # fmt: skip
 
 
+def both_draws(vlm, tau):
+    return [select_random(vlm, tau=tau, seed=seed) for seed in (0, 1)]
+
+
 @pytest.fixture(scope="module")
 def found(arena):
     ladders = {"weak": (0.001, 0.01), "wide": (0.02, 0.2, 0.8)}
@@ -181,6 +193,7 @@ def found(arena):
         raise UwmError("not this model")
 
     methods["refused"] = MethodFamily("none", (0.1,), refuse)
+    methods["drawn"] = MethodFamily("tau", (0.1, 0.9), lambda vlm, tuples, **_: partial(both_draws, vlm))
     methods["shift"] = MethodFamily(
         "alpha", (0.001, 0.01, 0.1, 20.0), partial(studies.roster._fitted, fit=fit_safe_shift)
     )
@@ -214,6 +227,18 @@ def test_rows_are_the_edits_at_the_strengths_that_validation_found(arena, found)
             assert tournament.rows[row].runs[0].as_percent() == run.as_percent()
     assert tournament.at("60%") == [row for row in rows if row.endswith(", 60%")]
     assert tournament.base["knowledge_kept"].value == 100 and tournament.base.split == "test"
+
+
+def test_of_a_method_with_several_draws_every_one_is_measured(arena, found):
+    tournament = found[0]
+    row = next(row for row in tournament.rows if row.startswith("drawn"))
+    edits, runs = both_draws(arena.vlm, tournament.strengths[row]), tournament.rows[row].runs
+    assert tournament.costs["drawn"].n_weights == edits[0].n_weights
+    for edit, run in zip(edits, runs, strict=True):
+        with edit.applied(arena.vlm):
+            assert uwm.evaluate(arena.vlm, arena.test)["gs"] == run["gs"]
+    drawn = studies.entrants(names=["random"])["random"].fit(arena.vlm, arena.validation)(0.1)
+    assert [edit.description["seed"] for edit in drawn] == [0, 1, 2]
 
 
 def test_what_is_measured_from_features_is_what_the_edit_does(arena, found):
@@ -255,9 +280,10 @@ def test_a_saved_tournament_is_the_tournament(tmp_path, arena, found):
     assert again.costs == tournament.costs and again.refused == tournament.refused
     assert list(again.rows) == list(tournament.rows)
     for row, setting in tournament.rows.items():
+        assert again.rows[row].n_weights == setting.n_weights
+        assert len(again.rows[row].runs) == len(setting.runs) == 1 + row.startswith("drawn")
         for key in ("safe_bias", "gs", "knowledge_kept", "benign", "match"):
             assert again.rows[row][key] == setting[key]
-            assert again.rows[row].n_weights == setting.n_weights
 
 
 def test_what_a_tournament_has_is_not_measured_again(arena, found):
@@ -314,6 +340,9 @@ def test_what_ships_belongs_to_the_models_on_record_and_has_every_answer(path):
     assert held.rows and all(each["gs"].n == 2000 and each["benign"].n == 500 for each in held.rows.values())
     for row in held.rows:
         assert row in held.strengths or ", " not in row
+    asked = set(studies.ENTRANTS) - {"safe-clip"} - (set() if "safe-clip" in held.rows else {"wise-ft"})
+    assert held.costs.keys() | held.refused.keys() == asked
+    assert all(len(held.rows[row].runs) == 3 for row in held.rows if row.startswith("random"))
 
 
 def test_what_ships_of_a_base_is_what_it_answers():
@@ -323,15 +352,26 @@ def test_what_ships_of_a_base_is_what_it_answers():
     assert torch.equal(answers.p_u_v, held.base.base.safeground.p_u_v[:20])
 
 
-def test_the_tower_of_a_llava_takes_what_an_edit_does_to_its_layers_and_another_is_refused():
+def test_the_tower_of_a_llava_sees_as_the_edited_tower_does_whatever_the_edit_changes():
+    vlm, llava = (uwm.load_model(name) for name in ("mini-ViT-L-14", "mini-LLaVA"))
+    pixels = torch.rand(3, 3, *vlm.pixels.size, generator=torch.Generator().manual_seed(0))
+    whole = interpolation_edit(vlm, uwm.load_model("mini-Safe-CLIP"), 0.5)
+    for edit in (select_magnitude(vlm, tau=0.1), whole):
+        carried = studies.edit_of_tower(edit, vlm, llava)
+        with edit.applied(vlm), carried.applied(llava), torch.inference_mode():
+            mine = vlm.model.visual(pixels)
+            seen = llava.tower(pixels).pooler_output @ vlm.model.visual.proj
+        unedited = vlm.model.visual(pixels)
+        assert torch.allclose(mine, seen, atol=1e-4) and not torch.allclose(mine, unedited, atol=1e-2)
+
+
+def test_an_edit_of_another_tower_or_of_texts_alone_is_not_carried_over():
     vlm, llava = (uwm.load_model(name) for name in ("mini-ViT-L-14", "mini-LLaVA"))
     edit = select_magnitude(vlm, tau=0.1)
-    carried = studies.edit_of_tower(edit, vlm, llava)
-    with edit.applied(vlm), carried.applied(llava):
-        for one, other in zip(vlm.sites(vision="fc2"), llava.sites(vision="fc2"), strict=True):
-            assert torch.allclose(vlm.weight(one), llava.weight(other), atol=1e-6)
     with pytest.raises(UwmError, match="fit the edit on its own"):
         studies.edit_of_tower(edit, uwm.load_model("mini-ViT-L-14-seed1"), llava)
+    with pytest.raises(UwmError, match="changes nothing in the tower"):
+        studies.edit_of_tower(select_magnitude(vlm, tau=0.1, vision=None), vlm, llava)
 
 
 def test_held_out_concepts_are_in_no_tuple_of_the_fit():

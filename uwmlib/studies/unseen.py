@@ -15,18 +15,19 @@ from uwmlib.errors import UwmError
 from uwmlib.evaluation import Evaluation, evaluate
 from uwmlib.methods import MethodFamily
 from uwmlib.models import Vlm
-from uwmlib.models.llava import Llava
-from uwmlib.profiles import profile
+from uwmlib.models.llava import Llava, tower_from_open_clip
+from uwmlib.profiles import Profile, profile
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
 from uwmlib.studies.files import shipped
-from uwmlib.studies.roster import entrants
-from uwmlib.studies.tournament import Arena
+from uwmlib.studies.roster import ENTRANTS, entrants
+from uwmlib.studies.tournament import Arena, Tournament
 from uwmlib.studies.tournament_rows import N_BENIGN, N_CALIBRATION, arena_of, shipped_tournament
 from uwmlib.tuples import Tuples
 
 STUDY = "unseen"
-HELD_OUT = ("uwm", "safe-shift", "safe-shift-fitted", "safe-shift-map", "leace", "gated-negation")
-IN_LLAVA = ("uwm", "gated-negation")  #: what edits the layers that a LLaVA reads
+SHARE = "95%"  #: of knowledge: at its strengths entrants meet concepts that they have not seen
+UNFITTED = ("random", "magnitude", "wise-ft")  #: that look at no tuples, so that none can be held out
+TOWER_KINDS = ("cut", "train", "control")  #: of entrants that edit what a LLaVA reads
 N_PICTURES = 200
 
 
@@ -152,22 +153,20 @@ def measure_unseen(
     return evaluate(vlm, asked, **options), rows
 
 
-def edit_of_tower(edit: WeightEdit, vlm: Vlm, llava: Llava, *, kind: str = "fc2") -> WeightEdit:
-    """Return what an edit does to one kind of layer of a vision tower as an edit of a LLaVA that has the same tower.
+def edit_of_tower(edit: WeightEdit, vlm: Vlm, llava: Llava) -> WeightEdit:
+    """Return what an edit does to a vision tower as an edit of a LLaVA that looks through the same tower.
 
     Parameters
     ----------
     edit : WeightEdit
-        Of `vlm`, which is as it was before afterwards.
+        Of `vlm`, a CLIP of open_clip that is as it was before afterwards.
     vlm : Vlm
     llava : Llava
-    kind : str
-        Of the layers, as in `Vlm.sites`.
 
     Raises
     ------
     UwmError
-        If the weights of the two towers are not the same.
+        If the weights of the two towers are not the same, or the edit leaves them alone.
 
     Examples
     --------
@@ -179,18 +178,22 @@ def edit_of_tower(edit: WeightEdit, vlm: Vlm, llava: Llava, *, kind: str = "fc2"
     >>> len(edit_of_tower(edit, vlm, llava).changes)  # a layer in each block
     4
     """
-    pairs = list(zip(vlm.sites(vision=kind), llava.sites(vision=kind), strict=True))
-    before = [vlm.weight(site).detach().clone() for site, _ in pairs]
-    if not all(there.equal(llava.weight(site)) for there, (_, site) in zip(before, pairs, strict=True)):
+    before = {name: tensor.clone() for name, tensor in tower_from_open_clip(vlm.model.visual).items()}
+    there = llava.tower.state_dict()
+    if before.keys() != there.keys() or not all(before[name].equal(there[name]) for name in before):
         raise UwmError(
             f"{llava.name} does not look through the tower of {vlm.name}: fit the edit on its own."
         )
     with edit.applied(vlm):
         deltas = {
-            other.parameter: vlm.weight(site).detach() - there
-            for there, (site, other) in zip(before, pairs, strict=True)
+            name: after - before[name] for name, after in tower_from_open_clip(vlm.model.visual).items()
         }
-    return delta_edit(llava, "vision", deltas, description={"of": edit.description})
+    names = {id(parameter): name for name, parameter in llava.model.named_parameters()}
+    owned = {name: names[id(parameter)] for name, parameter in llava.tower.named_parameters()}
+    changed = {owned[name]: delta for name, delta in deltas.items() if delta.any()}
+    if not changed:
+        raise UwmError(f"The edit changes nothing in the tower that {llava.name} looks through.")
+    return delta_edit(llava, "vision", changed, description={"of": edit.description})
 
 
 def caption_both(
@@ -277,7 +280,7 @@ def shipped_unseen(arena: Arena, calibration: Tuples) -> Unseen | None:
 
 
 def make_unseen(path: PathLike, *, progress: bool, cache: Cache) -> None:
-    """Fit some entrants without a quarter of the concepts, and put two of them into the LLaVA of the same tower."""
+    """Fit entrants without a quarter of the concepts, and put those that edit the tower into the LLaVA behind it."""
     setup = profile("mini")
     arena, calibration = arena_of(setup, cache=cache), setup.load_tuples("train", n=N_CALIBRATION)
     held, source = shipped_tournament(arena, calibration)
@@ -286,18 +289,29 @@ def make_unseen(path: PathLike, *, progress: bool, cache: Cache) -> None:
     concepts, benign = hold_out(calibration), setup.load_benign("train", n=N_BENIGN)
     words = [set(text.split()) & set(concepts) for text in benign.unsafe_texts]
     spared = benign[[i for i, those in enumerate(words) if not those]]
-    strengths = {name: held.strengths[f"{name}, 95%"] for name in HELD_OUT}
+    strengths = {name: held.strengths.get(f"{name}, {SHARE}") for name in ENTRANTS if name not in UNFITTED}
+    strengths = {name: strength for name, strength in strengths.items() if strength is not None}
     base, rows = measure_unseen(
-        arena.vlm, entrants(benign=spared, names=HELD_OUT), strengths, calibration=calibration, test=arena.test,
+        arena.vlm, entrants(benign=spared, names=strengths), strengths, calibration=calibration, test=arena.test,
         concepts=concepts, cache=cache,
     )  # fmt: skip
+    facts = arena.facts() | {"calibration": calibration.fingerprint}
+    captions = _captions(setup, arena, held, calibration)
+    save_unseen(path, Unseen(concepts, base, rows, captions), facts=facts)
+
+
+def _captions(
+    setup: Profile, arena: Arena, held: Tournament, calibration: Tuples
+) -> dict[str, dict[str, list[str]]]:
+    """Let the LLaVA write under every edit of its tower, at the strengths of a tournament at equal knowledge."""
     llava, pictures = next(iter(setup.llavas.values())).load(), arena.test[:N_PICTURES]
     captions = {"unedited": caption_both(llava, None, pictures)}
-    for name, family in entrants(names=IN_LLAVA).items():
+    names = [name for name in held.costs if ENTRANTS[name][0] in TOWER_KINDS]
+    for name, family in entrants(safe=setup.load_safe(), names=names).items():
         method = family.fit(arena.vlm, calibration, progress=False)
-        for row, strength in held.strengths.items():
-            if row in held.at("95%") + held.at("80%") and row.rpartition(", ")[0] == name:
-                edit = edit_of_tower(method(strength), arena.vlm, llava)
-                captions[row] = caption_both(llava, edit, pictures)
-    facts = arena.facts() | {"calibration": calibration.fingerprint}
-    save_unseen(path, Unseen(concepts, base, rows, captions), facts=facts)
+        for row in [f"{name}, {share:g}%" for share in arena.rules.shares]:
+            if held.strengths[row] is not None:
+                edit = method(held.strengths[row])
+                edit = edit[0] if isinstance(edit, list) else edit  # one of several draws
+                captions[row] = caption_both(llava, edit_of_tower(edit, arena.vlm, llava), pictures)
+    return captions
