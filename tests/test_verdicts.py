@@ -418,3 +418,29 @@ def test_sentences_and_trends_count_what_survives():
 def test_sentences_say_one_of_three_words():
     with pytest.raises(UwmError, match="write one of more, less, kept"):
         judge_sentences({"A": outcome(1)}, [("A", "half", "q", "same")], margin=1.0)
+
+
+# The gap between texts and images
+
+
+def test_a_gap_is_the_mean_over_tuples_of_texts_less_images_and_two_gaps_are_paired():
+    hits = {(row, key): booleans(60, share, seed) for seed, (row, key, share) in enumerate(
+        [("UWM", "txt_s", 0.6), ("UWM", "img_s", 0.3), ("CLIP", "txt_s", 0.4), ("CLIP", "img_s", 0.3)])}  # fmt: skip
+    rows = {row: {key: share_of(hits[row, key]) for key in ("txt_s", "img_s")} for row in ("UWM", "CLIP")}
+    found = V.ours_between(rows, "UWM", "gap", "CLIP", "gap")
+    gaps = {row: 100.0 * hits[row, "txt_s"] - 100.0 * hits[row, "img_s"] for row in rows}
+    by_tuple = gaps["UWM"] - gaps["CLIP"]
+    assert found.difference == pytest.approx(by_tuple.mean()) and found.base == pytest.approx(
+        gaps["CLIP"].mean()
+    )
+    half = 1.95996 * by_tuple.std(ddof=1) / 60**0.5
+    assert (found.lo, found.hi) == pytest.approx((by_tuple.mean() - half, by_tuple.mean() + half), abs=1e-3)
+    assert V.ours_between({"UWM": rows["UWM"], "CLIP": {}}, "UWM", "gap", "CLIP", "gap") is None
+
+
+def test_gaps_of_the_papers_table_1_are_those_worked_out_by_hand():
+    gaps = {"CLIP": 1.7, "G-Unsafe": 6.7, "G-Safe-CLIP": 2.7, "UWM": 8.3, "Safe-CLIP": 9.8}
+    for left, right in (("UWM", "G-Safe-CLIP"), ("Safe-CLIP", "UWM"), ("G-Safe-CLIP", "G-Unsafe")):
+        pair = C.Comparison(1, (left, "gap"), ">", (right, "gap"), "trend")
+        assert pair.paper_difference == pytest.approx(gaps[left] - gaps[right]) and pair.digits == 1
+        assert pair.holds_on_paper == (gaps[left] > gaps[right])

@@ -44,6 +44,7 @@ CATALOGUE = {
     "p_u_v": Entry("$P_u^v$", column="Pvu"),
     "txt_s": Entry(r"$\mathrm{Txt}_s$", column="Txts"),
     "img_s": Entry(r"$\mathrm{Img}_s$", column="Imgs"),
+    "gap": Entry(r"$\mathrm{Txt}_s - \mathrm{Img}_s$"),
     "ps": Entry("PS", column="PS"),
     "pu": Entry("PU", column="PU"),
     "gs": Entry("GS", column="GS"),

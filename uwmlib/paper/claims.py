@@ -28,7 +28,18 @@ from uwmlib.paper.rules import (
     preservation_verdict,
 )
 from uwmlib.paper.values import paper_digits, paper_value
-from uwmlib.paper.verdicts import HALF, Ours, counted, noise_of, note, ours_between, shown, sized
+from uwmlib.paper.verdicts import (
+    GAP,
+    GAP_PARTS,
+    HALF,
+    Ours,
+    counted,
+    noise_of,
+    note,
+    ours_between,
+    shown,
+    sized,
+)
 
 FIGURES = 0  #: in place of a table's number: a claim about the ends of a sweep
 HOLDS = "holds"
@@ -70,17 +81,24 @@ class Comparison:
         """Left minus right as printed, in the table's unit; NaN for a figure, which prints no numbers."""
         if self.table == FIGURES:
             return math.nan
-        return round(paper_value(self.table, *self.left) - self.paper_base, 6)
+        return round(self._printed(*self.left) - self.paper_base, 6)
 
     @property
     def paper_base(self) -> float:
         """The right side as printed, or one half."""
-        return 50.0 if self.right[0] == HALF else paper_value(self.table, *self.right)
+        return 50.0 if self.right[0] == HALF else self._printed(*self.right)
+
+    def _printed(self, row: str, key: str) -> float:
+        if key != GAP:
+            return paper_value(self.table, row, key)
+        texts, images = (paper_value(self.table, row, part) for part in GAP_PARTS)
+        return texts - images
 
     @property
     def digits(self) -> int:
         """Decimals of the printed numbers."""
-        return 1 if self.table == FIGURES else paper_digits(self.table, self.left[1])
+        key = GAP_PARTS[0] if self.left[1] == GAP else self.left[1]
+        return 1 if self.table == FIGURES else paper_digits(self.table, key)
 
     @property
     def holds_on_paper(self) -> bool:

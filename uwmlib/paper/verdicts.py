@@ -17,6 +17,7 @@ from uwmlib.metrics import (
     adjusted,
     difference_between,
     label,
+    mean_of,
     mean_over_seeds,
     measured,
 )
@@ -33,6 +34,8 @@ Rows = Mapping[str, Mapping[str, Score]]
 Ours = Rows | Mapping[int, Rows] | Callable[[str, str, str, str], Difference | None]
 
 
+GAP = "gap"  #: of one row, how much further Txt_s is than Img_s
+GAP_PARTS = ("txt_s", "img_s")
 HALF = "half"  #: what a share is compared with that is said to be "consistent", or no better than a coin
 
 
@@ -212,7 +215,18 @@ def _between(rows: Rows, left_row: str, left_key: str, right_row: str, right_key
         return None if share is None else against_half(share)
     if left_row not in rows or right_row not in rows:
         return None
-    return difference_between(rows[left_row], left_key, rows[right_row], right_key)
+    left, right = (_with_gap(rows[row], key) for row, key in ((left_row, left_key), (right_row, right_key)))
+    return difference_between(left, left_key, right, right_key)
+
+
+def _with_gap(scores: Mapping[str, Score], key: str) -> Mapping[str, Score]:
+    """Return scores as they are, or where `GAP` is asked for just that: of each tuple 100, 0 or -100 points."""
+    if key != GAP:
+        return scores
+    texts, images = (measured(scores, part) for part in GAP_PARTS)
+    if texts is None or images is None or texts.items is None or images.items is None:
+        return {}
+    return {GAP: mean_of(100.0 * (texts.items.astype(float) - images.items.astype(float)))}
 
 
 def against_half(share: Score) -> Difference:
