@@ -29,7 +29,7 @@ from uwmlib.studies.tournament_again import STUDY as TOURNAMENT_AGAIN
 from uwmlib.studies.tournament_again import make_tournament_again
 from uwmlib.studies.tournament_rows import make_tournament
 from uwmlib.studies.unseen import make_unseen
-from uwmlib.studies.worlds import AGAIN, make_worlds
+from uwmlib.studies.worlds import AGAIN, MORE, make_worlds
 from uwmlib.tuples import Tuples
 
 N_CALIBRATION = 2000
@@ -188,7 +188,8 @@ STUDIES = {
     "worlds": Study(
         "UWM and random negation on small bases of changed worlds", make_worlds, of="", suffix=JSON
     ),
-    "worlds-again": Study(
+    AGAIN: Study(
         "the same on sixteen seeds of the default", partial(make_worlds, study=AGAIN), of="", suffix=JSON
     ),
+    MORE: Study("the same on 32 more seeds", partial(make_worlds, study=MORE), of="", suffix=JSON),
 }
