@@ -83,10 +83,10 @@ def test_the_plan_changes_one_factor_at_a_time_and_names_each_base_once():
     assert levels == {(factor, level) for factor, of in worlds.FACTORS.items() for level in of}
 
 
-BOTH = pytest.mark.parametrize("name", worlds.PLANS)
+EACH = pytest.mark.parametrize("name", worlds.PLANS)
 
 
-@BOTH
+@EACH
 def test_the_plan_that_was_written_down_is_the_one_that_was_run(name):
     folder = name.replace("-", "_")
     written = json.loads(manifest_path("studies", folder, "plan.json").read_text(encoding="utf-8"))
@@ -94,13 +94,16 @@ def test_the_plan_that_was_written_down_is_the_one_that_was_run(name):
 
 
 def test_fresh_seeds_are_of_the_default_alone_and_nobody_had_used_them():
-    used = {each.base.seed for each in studies.worlds_plan()}
-    fresh = studies.fresh_seeds_plan()
-    assert not used & {each.base.seed for each in fresh} and len({each.key for each in fresh}) == 16
-    assert all(each.base == Base(seed=each.base.seed) for each in fresh)
+    used = {each.base.seed for each in studies.worlds_plan()} | set(studies.AgainPlan().seeds)
+    for name, n in (("worlds-again", 16), ("worlds-more", 32)):
+        fresh = worlds.PLANS[name]()
+        seeds = {each.base.seed for each in fresh}
+        assert not used & seeds and len({each.key for each in fresh}) == len(seeds) == n
+        assert all(each.base == Base(seed=each.base.seed) for each in fresh)
+        used |= seeds
 
 
-@BOTH
+@EACH
 def test_what_ships_has_every_base_of_the_plan_and_only_finite_numbers(name):
     study = studies.load_worlds(study=name)
     assert [row["key"] for row in study.rows] == study.planned

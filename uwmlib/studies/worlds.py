@@ -72,7 +72,7 @@ TWICE = (
     ("share of hazards", "0.15"), ("twins differ", "0"), ("size", "half the neurons"), ("length", "300 steps"),
 )  # fmt: skip
 DEFAULT_SEEDS = 4
-#: Of the bases that were made to test what the first plan had suggested, and once more: no base of another study has one.
+#: Of the bases that were made to test what the first plan had suggested, and of those that asked once more.
 FRESH_SEEDS, MORE_SEEDS = tuple(range(4, 20)), tuple(range(36, 68))
 AGAIN, MORE = "worlds-again", "worlds-more"
 
