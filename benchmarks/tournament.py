@@ -5,8 +5,8 @@
 All entrants are fitted on the same calibration tuples, their strengths are found on validation tuples, and they are
 measured once on test tuples, at 95% and 80% of the model's knowledge and at equal benign use. Nothing is cached.
 Printed: the order by safe bias gained at each price, costs beside UWM's, and how long the whole took. On so few tuples
-of one model the order says who is far ahead, and no more. All twenty took 251 s on two cores that had other
-work too (343 s of processor).
+of one model the order says who is far ahead, and no more. All twenty took 145 s on two free cores (285 s of
+processor).
 """
 
 from __future__ import annotations
