@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def make_rows(
     plan : mapping
         As JSON gives it back; its "bases" name the jobs by "key".
     jobs : mapping of str to callable () -> dict
-        Key -> a row for JSON, with that "key" and its "minutes".
+        Key -> a row for JSON, with that "key"; how many "minutes" it took is added.
     study : str
         Name of the study.
     progress : bool
@@ -49,11 +50,15 @@ def make_rows(
     for key, job in jobs.items():
         if key in done:
             continue
-        rows.append(job())
+        started, cpu = time.perf_counter(), time.process_time()
+        row = job()
+        seconds = {"wall": time.perf_counter() - started, "processor": time.process_time() - cpu}
+        minutes = {name: round(value / 60, 2) for name, value in seconds.items()}
+        rows.append(row | {"minutes": minutes})
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"plan": plan, "torch": torch.__version__, "rows": rows})
         if progress:
-            print(f"{len(rows)} of {len(jobs)}: {key}, {rows[-1]['minutes']}", flush=True)
+            print(f"{len(rows)} of {len(jobs)}: {key}, {minutes}", flush=True)
 
 
 def load_rows(path: Path, plan: Mapping[str, Any], study: str) -> list[dict[str, Any]]:

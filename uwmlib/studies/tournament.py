@@ -32,6 +32,7 @@ from uwmlib.metrics import Score
 from uwmlib.models import Vlm
 from uwmlib.options import ENCODERS
 from uwmlib.studies.controlled import PLAN
+from uwmlib.studies.plans import as_json
 from uwmlib.tuples import BenignUses, Tuples
 
 #: Scores of a curve's points, as far as they were measured.
@@ -186,13 +187,8 @@ class Arena:
         return {
             "model": {encoder: self.vlm.facts(encoder) for encoder in ENCODERS},
             "validation": self.validation.fingerprint, "test": self.test.fingerprint,
-            "rules": _plain(asdict(self.rules)),
+            "rules": as_json(asdict(self.rules)),
         } | {name: each.fingerprint if each is not None else None for name, each in uses.items()}  # fmt: skip
-
-
-def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts as JSON gives them back."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in facts.items()}
 
 
 def measure_tournament(

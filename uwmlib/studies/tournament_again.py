@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,15 +33,15 @@ LEADERS = ("safe-shift", "safe-shift-fitted", "safe-shift-map", "gated-negation"
 #: No base of another study has one of these.
 SEEDS = tuple(range(20, 36))
 KEYS = ("safe_bias", "gs", "knowledge", "over_clean_t", "over_clean_v", "match")
-PRICES = ("95%", "80%", "spared")
 
 
 @dataclass(frozen=True)
 class AgainPlan:
     """What is asked of how many bases, written down before the first was made.
 
-    The question: of each of `LEADERS`, at each of `PRICES`, is the safe bias beyond that of UWM on the same base, the
-    mean over the bases (`mean_over_seeds`), different from zero, by Holm's correction for all fifteen?
+    The question: of each of `LEADERS`, at 95% and 80% of knowledge and at equal benign use, is the safe bias beyond
+    that of UWM on the same base, the mean over the bases (`mean_over_seeds`), different from zero, by Holm's correction
+    for all fifteen?
 
     Attributes
     ----------
@@ -50,8 +49,6 @@ class AgainPlan:
         Of the small bases (`uwmlib.training.Base`), all with the default recipe.
     methods : tuple of str
         `RIVAL` among them.
-    sizes : dict of str to int
-        Tuples and benign uses.
     rules : Rules
         Those of the tournament.
 
@@ -64,20 +61,18 @@ class AgainPlan:
 
     seeds: tuple[int, ...] = SEEDS
     methods: tuple[str, ...] = (RIVAL, *LEADERS)
-    sizes: dict[str, int] = field(
-        default_factory=lambda: {
-            "calibration": N_CALIBRATION, "validation": N_VALIDATION, "benign, calibration": N_BENIGN,
-            "benign, validation": N_SPARED, "benign, test": N_USES,
-        }
-    )  # fmt: skip
     rules: Rules = Rules()
 
     def facts(self) -> dict[str, Any]:
-        """Return the plan as JSON gives it back."""
-        bases = [{"key": f"seed {seed}", "recipe": Base(seed=seed).facts()} for seed in self.seeds]
-        return as_json(
-            {"methods": self.methods, "sizes": self.sizes, "rules": vars(self.rules), "bases": bases}
-        )
+        """Return the plan, with the numbers of tuples and benign uses, as JSON gives it back."""
+        return as_json({
+            "methods": self.methods, "rules": vars(self.rules),
+            "sizes": {
+                "calibration": N_CALIBRATION, "validation": N_VALIDATION, "benign, calibration": N_BENIGN,
+                "benign, validation": N_SPARED, "benign, test": N_USES,
+            },
+            "bases": [{"key": f"seed {seed}", "recipe": Base(seed=seed).facts()} for seed in self.seeds],
+        })  # fmt: skip
 
 
 AGAIN_PLAN = AgainPlan()
@@ -99,13 +94,10 @@ def make_tournament_again(
 
 
 def _play_again(arena: Arena, base: Base, methods: Mapping[str, Any], calibration: Tuples) -> dict[str, Any]:
-    started, cpu = time.perf_counter(), time.process_time()
     vlm, _ = train_base(base)
     found = measure_tournament(replace(arena, vlm=vlm), methods, calibration=calibration, progress=False)
-    minutes = {"wall": time.perf_counter() - started, "processor": time.process_time() - cpu}
     return {
         "key": f"seed {base.seed}",
-        "minutes": {name: round(value / 60, 2) for name, value in minutes.items()},
         "base": {key: round(found.base[key].value, 4) for key in KEYS},
         "rows": [_row(found, row) for row in found.strengths], "refused": found.refused,
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from os import PathLike
@@ -32,15 +32,13 @@ N_SPARED = 200  #: benign uses of the validation split, beside the curves of a t
 N_VALIDATION, N_USES = 500, 500
 
 
-def make_tournament(
-    setup: Profile, path: Path, *, progress: bool, cache: Cache, names: Sequence[str] = ()
-) -> None:
+def make_tournament(setup: Profile, path: Path, *, progress: bool, cache: Cache) -> None:
     """Measure what the file does not have yet, and keep it after every method."""
     calibration, safe = setup.load_tuples("train", n=N_CALIBRATION), None
     if setup.safe_model != setup.base_model:
         safe = setup.load_safe()
     arena = arena_of(setup, cache=cache)
-    methods = entrants(benign=setup.load_benign("train", n=N_BENIGN), safe=safe, names=names)
+    methods = entrants(benign=setup.load_benign("train", n=N_BENIGN), safe=safe)
     facts = arena.facts() | {"calibration": calibration.fingerprint}
     start, held = load_tournament(path) if path.is_file() else (None, facts)
     measure_tournament(

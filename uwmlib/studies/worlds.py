@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -161,18 +160,16 @@ def measure_level(level: Level, *, plan: Measurement = MEASUREMENT) -> dict[str,
     >>> row["recipe"]["steps"], sorted(row["predictors"])
     (2, ['text', 'vision'])
     """
-    started, cpu = time.perf_counter(), time.process_time()
     vlm, curve = train_base(level.base)
     sizes = {"train": plan.n_calibration, "validation": plan.n_validation, "test": plan.n_test}
     tuples = {split: base_tuples(level.base.world, split, n=n) for split, n in sizes.items()}
     found = measure_base(
         vlm, calibration=tuples["train"], validation=tuples["validation"], test=tuples["test"], plan=plan
     )
-    minutes = {"wall": time.perf_counter() - started, "processor": time.process_time() - cpu}
     return {
         "key": level.key, "factor": level.factor, "level": level.level, "recipe": level.base.facts(),
         "curve": [{"step": point["step"], "loss": round(point["loss"], 5)} for point in curve],
-        "minutes": {name: round(value / 60, 2) for name, value in minutes.items()}, **found,
+        **found,
     }  # fmt: skip
 
 
