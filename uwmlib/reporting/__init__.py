@@ -2,8 +2,8 @@
 
 from uwmlib.reporting.conclusion import conclude, record, record_edits
 from uwmlib.reporting.data import describe_tuples
-from uwmlib.reporting.references import check_references, update_references
-from uwmlib.reporting.results import flatten, recorded_values, save_results
+from uwmlib.reporting.references import check_references, recorded_values, update_references
+from uwmlib.reporting.results import flatten, save_results
 from uwmlib.reporting.searchable import SearchableTable
 from uwmlib.reporting.tables import Table, as_text, paper_beside_ours, with_interval
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from uwmlib.errors import UwmError
 from uwmlib.manifests import manifests_dir
-from uwmlib.reporting.results import plain
+from uwmlib.reporting.results import flatten, plain
 
 DEFAULT_TOLERANCE = 0.5
 # Half a point at most: whatever passes here would then fail if its reference were moved by one point.
@@ -164,6 +164,45 @@ def load_references(name: str, *, folder: str | os.PathLike | None = None) -> di
         ) from error
     _check_limits(parts["tolerance"], parts["values"])
     return parts
+
+
+def recorded_values(name: str, *, folder: str | os.PathLike | None = None) -> dict[str, float]:
+    """Return the numbers of a chapter, flat (see `flatten`), as a run left them.
+
+    Parameters
+    ----------
+    name : str
+        The chapter's name.
+    folder : path-like, optional
+        Folder of results files (see `save_results`); by default the reference values of the mini profile are read.
+
+    Returns
+    -------
+    dict of str to float
+        Empty where there is none of this name, or the folder is "".
+
+    Raises
+    ------
+    UwmError
+        If a file is damaged.
+
+    Examples
+    --------
+    >>> from uwmlib.reporting import recorded_values
+    >>> recorded_values("04_table1_visu")["methods.CLIP.p_s_t.n"]
+    2000.0
+    >>> recorded_values("04_table1_visu", folder="")
+    {}
+    """
+    if folder is None:
+        return load_references(name)["values"]
+    path = Path(folder) / f"{name}.json"
+    if not str(folder) or not path.is_file():
+        return {}
+    try:
+        return flatten(json.loads(path.read_text(encoding="utf-8"))["values"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UwmError(f"The results {path} are damaged ({error!r}): run the chapter again.") from error
 
 
 def _limits(tolerance: float | Mapping[str, float]) -> dict[str, float]:
