@@ -28,7 +28,7 @@ from uwmlib.training import Base, train_base
 from uwmlib.tuples import Tuples
 
 STUDY = "tournament-again"
-#: Beside UWM: what led it on each of three trainings at some price, and random weights.
+#: Beside UWM: what led it at some price on each of three trainings by more than its interval, and random weights.
 LEADERS = ("safe-shift", "safe-shift-fitted", "safe-shift-map", "gated-negation", "random")
 #: No base of another study has one of these.
 SEEDS = tuple(range(20, 36))

@@ -142,7 +142,7 @@ def load_tournament(path: str | PathLike) -> tuple[Tournament, dict[str, Any]]:
     >>> from uwmlib.studies import load_tournament, study_path
     >>> found, _ = load_tournament(study_path("tournament", "mini-ViT-L-14"))
     >>> found.at("95%")[:2], found.rows["safe-shift, 95%"].split
-    (['safe-shift, 95%', 'safe-shift-fitted, 95%'], 'test')
+    (['uwm, 95%', 'uwm-printed, 95%'], 'test')
     """
     evaluations, facts = load_evaluations(path)
     base = evaluations["base"]
