@@ -5,7 +5,6 @@ A positive control of every score in the library: the truth is known, for it was
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +20,7 @@ from uwmlib.evaluation import evaluate
 from uwmlib.files import load_tensors, save_tensors
 from uwmlib.metrics import auroc, precision_and_recall, top_k
 from uwmlib.models.vlm import Vlm
+from uwmlib.studies.plans import as_json
 from uwmlib.training.planting import (
     LAYERS,
     BaseRecipe,
@@ -76,7 +76,7 @@ class PlantPlan:
 
     def facts(self) -> dict[str, Any]:
         """Return the plan as JSON gives it back."""
-        return json.loads(json.dumps(asdict(self)))
+        return as_json(asdict(self))
 
 
 _FREE = tuple(PlantRecipe(kind="entries", size=size) for size in (0.1, 0.03, 0.01, 0.003))

@@ -10,7 +10,6 @@ from typing import Any
 from uwmlib.cache import Cache
 from uwmlib.comparison.controls import EditAt
 from uwmlib.editing import (
-    WeightEdit,
     fit_leace,
     fit_null_space,
     fit_safe_shift,
@@ -118,9 +117,7 @@ def _fitted(
     return fit(vlm, tuples, progress=progress).edit
 
 
-def _drawn(
-    vlm: Vlm, tuples: Tuples, *, cache: Cache | None = None, progress: bool = True
-) -> Callable[[float], list[WeightEdit]]:
+def _drawn(vlm: Vlm, tuples: Tuples, *, cache: Cache | None = None, progress: bool = True) -> EditAt:
     return lambda tau: [select_random(vlm, tau=tau, seed=seed) for seed in range(N_DRAWS)]
 
 

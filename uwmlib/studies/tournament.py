@@ -308,9 +308,13 @@ def _play(
         if strength is not None:
             measured[strength] = measured.get(strength) or measure(strength, "test")
             found.rows[row] = measured[strength]
-    first = next((method(strength) for strength in strengths.values() if strength is not None), None)
-    first = first[0] if isinstance(first, list) else first  # of several draws
+    first = next((one_edit(method(x)) for x in strengths.values() if x is not None), None)
     found.costs[name] = Cost(seconds, *((first.n_weights, _bytes(first)) if first else ()))
+
+
+def one_edit(edits: WeightEdit | Sequence[WeightEdit]) -> WeightEdit:
+    """Return the edit, or the first of several draws."""
+    return edits if isinstance(edits, WeightEdit) else edits[0]
 
 
 def _strengths(

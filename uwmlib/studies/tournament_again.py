@@ -78,10 +78,9 @@ class AgainPlan:
 AGAIN_PLAN = AgainPlan()
 
 
-def make_tournament_again(
-    path: Path, *, plan: AgainPlan = AGAIN_PLAN, progress: bool = True, cache: Cache
-) -> None:
+def make_tournament_again(path: Path, *, progress: bool = True, cache: Cache) -> None:
     """Make and measure every base of the plan; a base that stands in the file already is not made again."""
+    plan = AGAIN_PLAN
     setup = profile("mini", base_model=Base().ancestor, safe_model=Base().ancestor)
     arena = replace(arena_of(setup, cache=cache), rules=plan.rules)
     calibration = setup.load_tuples("train", n=N_CALIBRATION)
@@ -148,7 +147,7 @@ def load_tournament_again(path: Path | None = None) -> dict[str, dict[str, Any]]
     """
     rows = load_rows(path or study_path(STUDY, suffix=JSON), AGAIN_PLAN.facts(), STUDY)
     for each in (each for base in rows for each in base["rows"]):
-        each["changes"] = {key: Difference(*x[:3], n=x[3]) for key, x in each.get("changes", {}).items()}
+        each["changes"] = {key: Difference(*numbers) for key, numbers in each.get("changes", {}).items()}
         if "beyond" in each:
-            each["beyond"] = Difference(*each["beyond"][:3], n=each["beyond"][3])
+            each["beyond"] = Difference(*each["beyond"])
     return {base["key"]: base for base in rows}

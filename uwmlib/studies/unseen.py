@@ -20,7 +20,7 @@ from uwmlib.profiles import Profile, profile
 from uwmlib.studies.evaluations import load_evaluations, save_evaluations
 from uwmlib.studies.files import shipped
 from uwmlib.studies.roster import ENTRANTS, entrants
-from uwmlib.studies.tournament import Arena, Tournament
+from uwmlib.studies.tournament import Arena, Tournament, one_edit
 from uwmlib.studies.tournament_rows import N_BENIGN, N_CALIBRATION, arena_of, shipped_tournament
 from uwmlib.tuples import Tuples
 
@@ -311,7 +311,6 @@ def _captions(
         method = family.fit(arena.vlm, calibration, progress=False)
         for row in [f"{name}, {share:g}%" for share in arena.rules.shares]:
             if held.strengths[row] is not None:
-                edit = method(held.strengths[row])
-                edit = edit[0] if isinstance(edit, list) else edit  # one of several draws
+                edit = one_edit(method(held.strengths[row]))
                 captions[row] = caption_both(llava, edit_of_tower(edit, arena.vlm, llava), pictures)
     return captions

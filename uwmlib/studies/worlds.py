@@ -253,10 +253,10 @@ def load_worlds(path: str | Path | None = None, *, study: str = "worlds") -> Wor
 
     Parameters
     ----------
-    study : str
-        "worlds", or "worlds-again" and "worlds-more" (`fresh_seeds_plan`).
     path : path, optional
         What `uwm study` wrote of it.
+    study : str
+        "worlds", or "worlds-again" and "worlds-more" (`fresh_seeds_plan`).
 
     Raises
     ------
